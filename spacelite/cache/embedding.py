@@ -367,10 +367,11 @@ class _Part:
     shard: Shard
     layers: bool | None
     wait: bool  # for another process that writes it, rather than raise LockedError
-    is_first: bool  # that this call computes: it is the one to say what is true of all
-    reductions: Mapping[Path, Reduction]  # by the paths of the shard's files, as `roundings`
+    specs: Mapping[Path, CacheSpec]  # by the paths of the shard's files, as what follows
+    reductions: Mapping[Path, Reduction]
     roundings: Mapping[Path, Rounding]
     on_progress: OnProgress
+    is_first: bool = False  # that this call computes: it is the one to say what is true of all
 
     def problem(self, path: Path, spec: CacheSpec) -> str | None:
         """Why the file that is there, if there is any, is not the one to be written."""
@@ -562,30 +563,38 @@ def _complete_shards(
     all, the largest first, those last that other processes are writing; and then their
     manifests."""
     path, manifest = next(iter(manifests.items()))
-    left = sorted(manifest.shards, key=lambda shard: -shard.tokens)
+    chosen = sorted(manifest.shards, key=lambda shard: -shard.tokens)
     if only is not None:
-        left = [manifest.shards[only[0] - 1]]
+        chosen = [manifest.shards[only[0] - 1]]
+    progress = _SharedProgress(call, path.stem, sum(shard.tokens for shard in chosen))
     roundings = {path: Rounding(stored_type(of.spec.dtype)) for path, of in manifests.items()}
     reductions = {
         path: _read_axes(path) for path, of in manifests.items() if of.spec.reduce is not None
     }
-    written: dict[Path, _Written] = {}
-    tokens, progress = 0, _SharedProgress(call, path.stem, sum(shard.tokens for shard in left))
+    parts, left = dict[int, _Part](), list[Shard]()
+    for shard in chosen:
+        parts[shard.number] = part = _Part(
+            shard,
+            _layers_of(call, manifests, shard),
+            only is not None,
+            {path / shard.name: of.spec for path, of in manifests.items()},
+            {path / shard.name: reduction for path, reduction in reductions.items()},
+            {path / shard.name: rounding for path, rounding in roundings.items()},
+            partial(progress.report, shard.tokens),
+        )
+        if not all(is_finished(file, spec, part.layers, part) for file, spec in part.specs.items()):
+            left.append(shard)
+        elif ranks.rank() == 0:
+            progress.known += shard.tokens
+            for file, spec in part.specs.items():
+                _complete_beside(call, file, spec, _part_of(data, shard))
+    written, tokens = dict[Path, _Written](), 0
     for wait in (False, True):
         busy = []
         for shard in left:
-            specs = {path / shard.name: of.spec for path, of in manifests.items()}
-            part = _Part(
-                shard,
-                _layers_of(call, manifests, shard),
-                wait or only is not None,
-                not written,
-                {path / shard.name: reduction for path, reduction in reductions.items()},
-                {path / shard.name: rounding for path, rounding in roundings.items()},
-                partial(progress.report, shard.tokens),
-            )
+            part = replace(parts[shard.number], wait=wait or only is not None, is_first=not written)
             try:
-                of_shard, run = _complete(call, specs, _part_of(data, shard), part)
+                of_shard, run = _complete(call, part.specs, _part_of(data, shard), part)
             except files.LockedError:
                 busy.append(shard)
                 continue
@@ -594,9 +603,6 @@ def _complete_shards(
             for file, new in of_shard.items():
                 before = written.get(file.parent, _Written(0, new.rounding))
                 written[file.parent] = _Written(before.copied + new.copied, new.rounding)
-            for file, spec in specs.items():
-                if file not in of_shard:
-                    _complete_beside(call, file, spec, _part_of(data, shard))
         # Those that no process of the job writes, others do.
         with progress.shown():
             ranks.barrier()
@@ -617,32 +623,36 @@ class _SharedProgress:
     def __init__(self, call: _Call, name: str, total: int) -> None:
         self._on_progress, self._total = call.on_progress, total
         self._counter = f"{name} {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}"
-        self._of_shard = self._pending = 0  # tokens of this process, not counted yet
-        self._counted = time.monotonic()
+        self.known = 0  # tokens that were done before, as the first process finds
+        self._done = self._of_shard = 0  # of this process, in all and of its present shard
+        self._counted, self._time = 0, time.monotonic()  # what the others know of, and since when
 
     def report(self, tokens: int, phase: str, done: int, total: int) -> None:
         """Report what is done of a shard of so many tokens."""
         if phase == "embed":
-            self._add(tokens * done // max(total, 1) - self._of_shard)
+            self._advance(tokens * done // max(total, 1))
 
     def end_shard(self, tokens: int, written: Collection[Path]) -> None:
-        """Report that a shard is complete, and whether this process has written it: of those that
-        were complete, the first process tells."""
-        if written or ranks.rank() == 0:
-            self._add(tokens - self._of_shard, now=True)
+        """Report that a shard is complete, and what this process has written of it; the process
+        that wrote the rest tells of that."""
+        if written or ranks.size() == 1:
+            self._advance(tokens)
+            self._tell()
         self._of_shard = 0
 
-    def _add(self, tokens: int, *, now: bool = False) -> None:
-        self._of_shard += tokens
-        self._pending += tokens
-        if now or ranks.size() == 1 or time.monotonic() > self._counted + BETWEEN_COUNTS:
-            self._count()
+    def _advance(self, of_shard: int) -> None:
+        self._done += of_shard - self._of_shard
+        self._of_shard = of_shard
+        if ranks.size() == 1 or time.monotonic() > self._time + BETWEEN_COUNTS:
+            self._tell()
 
-    def _count(self) -> None:
-        done = ranks.count(self._counter, self._pending)
-        self._pending, self._counted = 0, time.monotonic()
+    def _tell(self) -> None:
+        done = self._done
+        if ranks.size() > 1:
+            done = ranks.count(self._counter, self._done - self._counted)
+            self._counted, self._time = self._done, time.monotonic()
         if ranks.rank() == 0:
-            self._on_progress("embed", min(done, self._total), self._total)
+            self._on_progress("embed", min(self.known + done, self._total), self._total)
 
     @contextmanager
     def shown(self) -> Iterator[None]:
@@ -651,7 +661,7 @@ class _SharedProgress:
 
         def show() -> None:
             while not ended.wait(BETWEEN_COUNTS):
-                self._count()
+                self._tell()
 
         waiting = ranks.rank() == 0 and ranks.size() > 1
         thread = threading.Thread(target=show, daemon=True)
