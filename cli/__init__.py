@@ -34,6 +34,13 @@ def main() -> None:
         from .app import app
 
         app()
+    except SystemExit as end:
+        if end.code and ranks.launched().size > 1:
+            for stream in (sys.stdout, sys.stderr):
+                stream.flush()
+            # An orderly exit would wait for what was not added up, and so for a process that hangs.
+            os._exit(end.code if isinstance(end.code, int) else 1)
+        raise
     except Exception as error:
         if os.environ.get("SPACELITE_DEBUG"):
             raise

@@ -18,9 +18,10 @@ from spacelite.errors import SpaceliteError, is_out_of_memory
 if TYPE_CHECKING:
     import torch
 
-# Longer than any fit for which the others wait: the end of a process is noticed at once.
-TIMEOUT = timedelta(hours=12)
+# The end of a process is noticed at once; that its host is gone, or that it hangs, only by these.
 JOINING = timedelta(minutes=10)  # until the processes of all hosts have begun
+ADDING = timedelta(minutes=30)  # until all have what is added up: each does as much as the others
+LONGEST = timedelta(hours=12)  # what rank 0 does alone, such as a fit, before it tells the others
 ENDED = "another process of the job ended, or the job was terminated"
 
 
@@ -81,7 +82,7 @@ def joined() -> Iterator[None]:
     with _reaching_others():
         store = _counters(JOINING)
         dist.init_process_group(
-            backend, store=store, rank=job.rank, world_size=job.size, timeout=TIMEOUT
+            backend, store=store, rank=job.rank, world_size=job.size, timeout=LONGEST
         )
     before = signal.signal(signal.SIGTERM, _terminated)
     _job = job
@@ -146,7 +147,8 @@ def add_up(tensors: Sequence[torch.Tensor]) -> None:
 
     together = torch.cat([tensor.reshape(-1) for tensor in tensors])
     with _reaching_others():
-        dist.all_reduce(together)
+        work = dist.all_reduce(together, async_op=True)
+        work.wait(ADDING)
     sizes = [tensor.numel() for tensor in tensors]
     for tensor, summed in zip(tensors, torch.split(together, sizes), strict=True):
         tensor.copy_(summed.view_as(tensor))

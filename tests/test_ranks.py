@@ -148,6 +148,36 @@ def test_the_end_of_a_process_ends_the_others(number):
     assert line.startswith(f"error: {ranks.ENDED}")
 
 
+HANGS = """
+import os, signal
+from datetime import timedelta
+import torch
+from spacelite import ranks
+from spacelite.errors import SpaceliteError
+import spacelite_cli
+from spacelite_cli import console, train
+
+ranks.ADDING = timedelta(seconds=1)
+def hangs(*_, **__):
+    ranks.add_up([torch.zeros(1)])
+    if ranks.rank() == 1:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    ranks.add_up([torch.zeros(1)])
+console.call = hangs
+spacelite_cli.main()
+"""
+
+
+@pytest.mark.slow
+def test_nobody_waits_for_ever_for_a_process_that_hangs():
+    with job(2) as environments:
+        started = [processes.start(HANGS, "train", env=env, fresh=True) for env in environments]
+        done = started[0].wait()
+        started[1].kill()
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {ranks.ENDED}"), done
+
+
 def test_the_command_line_is_a_module():
     done = processes.run(
         "import runpy, sys; sys.argv[1:] = ['--version']\n"

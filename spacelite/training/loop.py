@@ -172,6 +172,7 @@ def train(
             apart.enter_context(checkpoints.locked(checkpoint, data, len(configs)))
             if fresh:
                 checkpoints.remove(checkpoint)
+        ranks.broadcast()  # until rank 0 has the lock
     with apart, memory.shortage_explained(len(configs)):
         with engine.workers(device) as workers:
             run = _Training(data, configs, training, device, workers, on_progress, search, weights)
