@@ -599,7 +599,7 @@ def test_axes_are_fitted_once_for_all_shards(tmp_path, bert, reviews):
         np.testing.assert_allclose(np.abs(cache.reduction.axes), np.abs(axes), atol=1e-4)
 
 
-def test_too_small_a_disk_is_said_for_the_shard(tmp_path, bert, reviews, monkeypatch):
+def test_too_small_a_disk_is_said_for_all_and_for_each(tmp_path, bert, reviews, monkeypatch):
     sharded(tmp_path, bert, reviews, shard=(1, 4))
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
@@ -607,3 +607,6 @@ def test_too_small_a_disk_is_said_for_the_shard(tmp_path, bert, reviews, monkeyp
     assert "the cache needs" in message and "has 1.0 kB free" in message
     (path,) = folder.cache_files(tmp_path)
     assert not (path / "shard-00002.h5").exists() and (path / "shard-00001.h5").exists()
+    message = refusal(sharded, tmp_path / "all", bert, reviews)
+    assert "the cache needs" in message and "has 1.0 kB free" in message
+    assert not list((tmp_path / "all" / "embeddings").iterdir())

@@ -488,9 +488,8 @@ def _divide(
     if shard is None and total <= (size or SHARD_SIZE):
         return {}
     count = None if shard is None else shard[1]
-    manifests = {}
-    for path in paths:
-        manifest = divide(
+    manifests = {
+        path: divide(
             call.specs[path],
             {name: len(split) for name, split in data.splits.items()},
             lengths,
@@ -499,6 +498,14 @@ def _divide(
             count=count,
             layers=with_layers,
         )
+        for path in paths
+    }
+    means = 2 * layouts[0].layers * layouts[0].width * len(lengths)
+    part = f"{int(lengths.sum()):,} tokens in {manifests[paths[0]].words}"
+    # A single shard may find the room that all of them would not.
+    refuse = shard is None
+    _check_room(paths[0].parent, {part: [total + means] * len(paths)}, SMALLER, refuse=refuse)
+    for path, manifest in manifests.items():
         store.clear(path)
         store.keep_maker(path, call.command)
         partial = path.with_name(f".{path.name}.divided")
@@ -510,14 +517,6 @@ def _divide(
             manifest.write(partial)
             partial.rename(path)
             files.sync(path.parent)
-        manifests[path] = manifest
-    means = 2 * layouts[0].layers * layouts[0].width * len(lengths)
-    free = shutil.disk_usage(paths[0].parent).free
-    log.info(
-        "%s tokens in %s, %s in all, %s free",
-        f"{int(lengths.sum()):,}", manifests[paths[0]].words,
-        files.human_bytes((total + means) * len(paths)), files.human_bytes(free),
-    )  # fmt: skip
     return manifests
 
 
@@ -988,8 +987,7 @@ def lay_out(
     for path in means:
         part = f"means of all {layouts[path].layers} layers"
         sizes.setdefault(part, []).append(store.file_size(splits, layouts[path].layer_shapes))
-    level = logging.INFO if shard is None else logging.DEBUG  # else it was said of all
-    _check_room(next(iter(layouts)).parent, sizes, smaller, level)
+    _check_room(next(iter(layouts)).parent, sizes, smaller, say=shard is None)  # else it was said
     for path, layout in layouts.items():
         # The cache last: a process that is killed here leaves none without what is beside it.
         try:
@@ -1031,7 +1029,14 @@ def _check_laid_out(path: Path, splits: Mapping[str, SplitIndex], layout: Layout
             files.clear_away(layers)
 
 
-def _check_room(folder: Path, parts: Mapping[str, Sequence[int]], smaller: str, level: int) -> None:
+def _check_room(
+    folder: Path,
+    parts: Mapping[str, Sequence[int]],
+    smaller: str,
+    *,
+    say: bool = True,
+    refuse: bool = True,
+) -> None:
     """Say how large what is laid out is: for each part its bytes in every cache that lacks it.
     Raises SpaceliteError if the disk is too small."""
     size, free = sum(map(sum, parts.values())), shutil.disk_usage(folder).free
@@ -1042,8 +1047,8 @@ def _check_room(folder: Path, parts: Mapping[str, Sequence[int]], smaller: str, 
         f"{files.human_bytes(sum(sizes))}"
         for part, sizes in parts.items()
     )
-    log.log(level, "%s, %s free", listed, files.human_bytes(free))
-    if size > free:
+    log.log(logging.INFO if say else logging.DEBUG, "%s, %s free", listed, files.human_bytes(free))
+    if refuse and size > free:
         raise SpaceliteError(
             f"the cache needs {files.human_bytes(size)} and {folder} has "
             f"{files.human_bytes(free)} free: free some space, choose another cache_dir, {smaller}",
