@@ -39,6 +39,7 @@ ALONE = Job()
 _job = ALONE  # as far as the others have been joined
 _store: Any = None  # what the processes of a job count in, held by torchrun
 _counts: Counter[str] = Counter()  # what a process alone counts in
+_joined = 0  # how often the others have been joined
 
 
 def launched() -> Job:
@@ -69,18 +70,20 @@ def sharing(device: str) -> int:
 def joined() -> Iterator[None]:
     """Work together with the other processes of the job; all of them have to come here. What ends
     one of them ends the others. Raises SpaceliteError if they cannot reach each other."""
-    global _job
+    global _job, _joined
     job = launched()
     if job.size == 1:
         yield
         return
     import torch
     import torch.distributed as dist
+    from torch._C._distributed_c10d import PrefixStore
 
     gpus = torch.cuda.is_available() and dist.is_nccl_available()
     backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
     with _reaching_others():
-        store = _counters(JOINING)
+        _joined += 1
+        store = PrefixStore(f"joined {_joined}", _counters(JOINING))  # without earlier keys
         dist.init_process_group(
             backend, store=store, rank=job.rank, world_size=job.size, timeout=LONGEST
         )

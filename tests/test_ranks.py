@@ -49,6 +49,8 @@ TALK = """
 import json, torch
 from spacelite import ranks
 
+with ranks.joined():
+    ranks.barrier()
 before = ranks.rank(), ranks.size(), ranks.launched().size
 with ranks.joined():
     mine, other = torch.full((2, 2), ranks.rank() + 1.0), torch.tensor([ranks.rank() * 10.0])
