@@ -171,6 +171,7 @@ def embed(
             data_dir=files.data_folder(data_dir),
             test_fraction=test_fraction,
             drop_leaks=drop_leaks,
+            scratch=folder,
             **among(arguments, Reading),
         )
 

@@ -532,6 +532,7 @@ class TrainedRun:
                 limit=limit,
                 data_dir=files.data_folder(data_dir),
                 training=False,
+                scratch=self.cache_dir,
                 **reading,
             )
             transfer.label_numbers(self.run, data.name, data.label_names, data.task, labels)

@@ -123,7 +123,7 @@ def import_states(
     if labels.is_dir() or not labels.exists():
         problem = "is a folder" if labels.exists() else "does not exist"
         raise SpaceliteError(f"{labels} {problem}: the labels are read from a single file")
-    table = readers.from_path(labels, quoting=reading.quoting)["train"]
+    table = readers.from_path(labels, quoting=reading.quoting, scratch=cache_dir)["train"]
     chosen: Sequence[Path] = ()
     if source.is_dir():
         table, named = columns.file_names(table, settings.file_column)

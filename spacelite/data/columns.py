@@ -19,7 +19,6 @@ from spacelite.data.splits import (
     SPLITS,
     Labels,
     Table,
-    Text,
     standard_split,
 )
 from spacelite.errors import SpaceliteError
@@ -90,6 +89,8 @@ class Labelled:
     @classmethod
     def joined(cls, parts: Sequence[Labelled]) -> Labelled:
         """The labels of several splits, one after another."""
+        if len(parts) == 1:
+            return parts[0]
         values, index = distinct(itertools.chain.from_iterable(part.values for part in parts))
         bounds = np.cumsum([len(part.values) for part in parts])[:-1]
         return cls(
@@ -212,7 +213,7 @@ def by_split(table: Table, reading: Reading) -> dict[str, Table]:
     if column is None:
         return {}
     _pick(table.origin, table.names, column, "split")
-    written = ("" if value is None else str(value).strip() for value in table.values(column))
+    written = ("" if value is None else str(value).strip() for value in table.column(column))
     names, index = distinct(written)
     splits = [standard_split(name) for name in names]
     unknown = [name for name, split in zip(names, splits, strict=True) if split not in SPLITS]
@@ -239,11 +240,8 @@ def by_split(table: Table, reading: Reading) -> dict[str, Table]:
         "%s: column %r names the split of each row: %s",
         table.origin, column, ", ".join(f"{len(rows):,} {split}" for split, rows in parts.items()),
     )  # fmt: skip
-    left = table.rows.drop_columns([column])
-    return {
-        split: replace(table, rows=left.take(rows), sources=table.source_rows.take(rows))
-        for split, rows in parts.items()
-    }
+    left = replace(table, rows=table.rows.drop_columns([column]))
+    return {split: left.take(rows) for split, rows in parts.items()}
 
 
 def file_names(table: Table, column: str | None) -> tuple[Table, list[str] | None]:
@@ -254,7 +252,7 @@ def file_names(table: Table, column: str | None) -> tuple[Table, list[str] | Non
         return table, None
     _pick(table.origin, table.names, column, "file", [])
     log.info("%s: column %r names the file of each row", table.origin, column)
-    names = [str(value) for value in table.rows.column(column).to_pylist()]
+    names = [str(value) for value in table.column(column)]
     return replace(table, rows=table.rows.drop_columns([column])), names
 
 
@@ -271,7 +269,7 @@ def warn_of_splits(tables: Mapping[str, Table], reading: Reading) -> None:
         column = _split_column(table, reading)
         if column is None or column in table.mixed:
             continue
-        strings = {value for value in table.values(column) if isinstance(value, str)}
+        strings = {value for value in table.column(column) if isinstance(value, str)}
         others = {standard_split(value.strip()) for value in strings}
         if others & {*SPLITS} - {split}:
             log.warning(
@@ -303,17 +301,19 @@ def log_choice(
         log.warning("%s", SpaceliteError(problem, ["label_column"]))
 
 
-def texts(table: Table, column: str, skip_empty: bool = False) -> tuple[list[Text], Rows]:
-    """The texts of a column, and the indices of their rows; with `skip_empty` not of all rows."""
-    texts = [*table.values(column)]
-    numbers = table.row_numbers
-    check_texts(table.origin, column, texts, numbers, skip_empty=skip_empty)
-    rows = np.flatnonzero([text is not None and bool(text.strip()) for text in texts])
-    empty = numbers[np.setdiff1d(np.arange(len(texts)), rows)]
+def with_texts(table: Table, name: str, skip_empty: bool = False) -> Table:
+    """The table, whose texts are a column of this name; with `skip_empty`, without the rows whose
+    text is empty."""
+    check_texts(table.origin, name, table.column(name), table.row_numbers, skip_empty=skip_empty)
+    if not skip_empty:
+        return table
+    texts = table.column(name)
+    filled = np.fromiter((text is not None and bool(text.strip()) for text in texts), bool)
+    empty = table.row_numbers[~filled]
     if len(empty):
         left = f"{len(empty):,} row{' is' if len(empty) == 1 else 's are'} left out"
         log.info("%s: %s, because the text is empty (%s)", table.origin, left, _rows(empty))
-    return [texts[row] for row in rows.tolist()], rows
+    return table.take(np.flatnonzero(filled))
 
 
 def check_texts(
@@ -394,15 +394,11 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def label_values(
-    table: Table, split: str, column: str, rows: Rows, separator: str | None
-) -> Labelled:
-    """The labels of some rows of a split, in order, none missing; in a multi-label data set their
-    values are lists. With a separator, an empty string is no label."""
-    wanted = np.zeros(table.rows.num_rows, bool)
-    wanted[rows] = True
-    values, index = distinct(itertools.compress(table.values(column), wanted.tobytes()))
-    numbers = table.row_numbers[rows]
+def label_values(table: Table, split: str, column: str, separator: str | None) -> Labelled:
+    """The labels of the rows of a split, none missing; in a multi-label data set their values are
+    lists. With a separator, an empty string is no label."""
+    values, index = distinct(table.column(column))
+    numbers = table.row_numbers
     missing = [
         value is None
         or value != value
@@ -425,7 +421,7 @@ def label_values(
             "column with label_column)",
             ["label_column"],
         )
-    of_split = np.full(len(rows), SPLITS.index(split), np.int8)
+    of_split = np.full(len(table), SPLITS.index(split), np.int8)
     return Labelled(values, index, of_split, numbers)
 
 

@@ -81,8 +81,8 @@ def _majority(table: Table) -> Table:
     if "annotators" not in table.rows.column_names:
         return table
     rows, kept, left_out = [], [], 0
-    for number, row in enumerate(table.rows.select(["post_tokens", "annotators"]).to_pylist()):
-        annotators = row["annotators"]
+    columns = (table.column("post_tokens"), table.column("annotators"))
+    for number, (tokens, annotators) in enumerate(zip(*columns, strict=True)):
         # One struct of lists or one list of structs, depending on who converted the data.
         votes = (
             annotators["label"]
@@ -94,7 +94,7 @@ def _majority(table: Table) -> Table:
             left_out += 1
             continue
         kept.append(number)
-        rows.append({"text": " ".join(row["post_tokens"]), "label": label})
+        rows.append({"text": " ".join(tokens), "label": label})
     if left_out:
         log.warning("%s: %d posts without a majority label are left out", table.origin, left_out)
     of_rows = table.source_rows.take(np.array(kept, np.int64))

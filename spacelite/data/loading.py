@@ -59,10 +59,11 @@ def read(
     test_fraction: float | None = None,
     drop_leaks: bool = False,
     training: bool = True,
+    scratch: Path | None = None,
     **how: Any,
 ) -> TextDataset:
     """Read a data set, as `spacelite.embed`, which explains the arguments; `how` are those of
-    `Reading`.
+    `Reading`. Texts of large files lie on the disk of the folder `scratch` meanwhile.
 
     Data that are not for `training` may lack a train split, or have a single label or text; without
     named splits, they are the test split.
@@ -80,7 +81,7 @@ def read(
         raise SpaceliteError(f"limit={limit}: give at least one example per split", ["limit"])
     reading, known = Reading(**how), None
     if isinstance(dataset, str | Path):
-        data, known = _named(str(dataset), data_dir, reading, training)
+        data, known = _named(str(dataset), data_dir, reading, training, scratch)
     else:
         name = name or NAME
         readers.check_quoting(reading.quoting, name)
@@ -132,7 +133,7 @@ def with_labels(
 
 
 def _named(
-    name: str, data_dir: Path | None, reading: Reading, training: bool
+    name: str, data_dir: Path | None, reading: Reading, training: bool, scratch: Path | None
 ) -> tuple[TextDataset, KnownDataset | None]:
     """A built-in data set, or that of a path, in `data_dir`, or on the hub, as it is divided there;
     and what is known of it."""
@@ -162,7 +163,7 @@ def _named(
     if os.path.exists(path):  # noqa: PTH110 - Path's own raises for over-long names
         place = str(path.resolve())
         base = path.resolve().stem if path.is_file() else path.resolve().name
-        found = readers.from_path(path, training=training, quoting=reading.quoting)
+        found = readers.from_path(path, training=training, quoting=reading.quoting, scratch=scratch)
         if path.is_file():
             found = found["train"]
         known = KNOWN.get(base)
@@ -308,7 +309,7 @@ def texts_of(
     name = columns.find_text(found.origin, names, list(filter(found.is_string, names)), wanted)
     if text_column is None and len(names) > 1:
         log.info("the texts are column %r", name)
-    texts = [*found.values(name)]
+    texts = [*found.column(name)]
     columns.check_texts(found.origin, name, texts, refuse_numbers=wanted is None)
     return texts
 
@@ -336,6 +337,8 @@ def _typed(values: Mapping[str, list[Any]], origin: str) -> Table:
     """The table of some columns. One whose values have no single type is an error only if it is
     asked for."""
     rows, mixed = readers.typed(origin, values)
+    if mixed and not rows.column_names:
+        raise next(iter(mixed.values()))
     return Table(rows, {}, origin, mixed=mixed)
 
 
@@ -414,21 +417,17 @@ def _numbered(
     if known is not None and known.prepare is not None:
         tables = {split: known.prepare(table) for split, table in tables.items()}
     class_names = known.label_names if known else ()
-    texts: dict[str, list[str]] = {}
-    rows: dict[str, Rows] = {}
     parts: list[columns.Labelled] = []
     chosen: dict[str, tuple[str, str]] = {}
     for split, table in tables.items():
-        if not table.rows.num_rows:
+        if not len(table):
             raise SpaceliteError(f"{table.origin} has no rows: it needs at least one text")
         like = next(iter(chosen.values()), None)
         text_name, label_name = chosen[split] = columns.find(
             table, reading.text_column, reading.label_column, like
         )
-        texts[split], rows[split] = columns.texts(table, text_name, reading.skip_empty)
-        parts.append(
-            columns.label_values(table, split, label_name, rows[split], reading.label_separator)
-        )
+        tables[split] = table = columns.with_texts(table, text_name, reading.skip_empty)
+        parts.append(columns.label_values(table, split, label_name, reading.label_separator))
         names = table.class_names.get(label_name, ())
         if names and known is None and names != (class_names or names):
             raise SpaceliteError(
@@ -441,7 +440,8 @@ def _numbered(
         for pair in dict.fromkeys(chosen.values()):
             alike = [split for split in tables if chosen[split] == pair]
             where = name if len(alike) == len(tables) else f"{name} ({', '.join(alike)})"
-            pooled = values.take(np.isin(values.split, [*map(SPLITS.index, alike)]))
+            numbers = [*map(SPLITS.index, alike)]
+            pooled = values if alike == [*tables] else values.take(np.isin(values.split, numbers))
             named = reading.label_column is not None
             columns.log_choice(where, tables[alike[-1]].names, *pair, pooled, named)
     if reading.label_separator is not None:
@@ -456,9 +456,9 @@ def _numbered(
         values = columns.as_numbers(values, name)
     labels, label_names = columns.numbered(values, class_names, name)
     columns.warn_of_similar(label_names, name)
-    ends = np.cumsum([len(of_split) for of_split in rows.values()])
+    ends = np.cumsum([*map(len, tables.values())])
     splits = {
-        split: Split(texts[split], of_split, table.source_rows.take(rows[split]))
+        split: Split(table.column(chosen[split][0]), of_split, table.source_rows)
         for (split, table), of_split in zip(
             tables.items(), np.split(labels, ends[:-1]), strict=True
         )
@@ -579,9 +579,9 @@ def column_of_rows(
                 f"{about}: {table.origin} has no such column: {choose_from(column, table.names)}",
                 [argument],
             )
-        in_table = [*table.values(column)]
-        for example in examples.tolist():
-            values[example] = in_table[at[example]]
+        in_table = table.column(column).take(at[examples])
+        for example, value in zip(examples.tolist(), in_table, strict=True):
+            values[example] = value
         seen[examples] = True
     _refuse_changed(about, argument, of.take(np.flatnonzero(~seen)))
     return values
@@ -609,8 +609,8 @@ def _changed(table: Table, of: Sources, texts: Sequence[str]) -> Sources:
         return of.take(np.flatnonzero(at < 0))
     changed = np.arange(len(texts))  # in the column that is most like the texts
     for column in filter(table.is_string, table.rows.column_names):
-        in_table = table.rows.column(column).take(at).to_pylist()
-        differing = [i for i, text in enumerate(texts) if in_table[i] != text]
+        pairs = zip(texts, table.column(column).take(at), strict=True)
+        differing = [i for i, (text, in_table) in enumerate(pairs) if in_table != text]
         if len(differing) < len(changed):
             changed = np.array(differing, np.int64)
     return of.take(changed)

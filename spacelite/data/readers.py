@@ -13,18 +13,22 @@ import io
 import itertools
 import json
 import logging
+import os
 import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import Any, BinaryIO
+from tempfile import SpooledTemporaryFile, gettempdir
+from typing import IO, Any, BinaryIO
 
 from spacelite.data import columns
 from spacelite.data.splits import SPLITS, Sources, Table, standard_split
 from spacelite.errors import SpaceliteError, one_line
+from spacelite.files import writing
 from spacelite.lazy import pyarrow as pa
 from spacelite.settings import one_of, require
 
@@ -58,6 +62,8 @@ PACKED = {
     b"\xd0\xcf\x11\xe0": "an Excel file: save the table as csv",
 }
 ROWS_PER_READ = 1000
+READ_AHEAD = 2**20  # bytes of a column of a parquet file
+MOST_IN_MEMORY = 2**24  # bytes of the rows of a data set
 SAVE_AS_UTF8 = "save the file as UTF-8 (in Excel, as the type CSV UTF-8)"
 # "train-00000-of-00002.parquet": how the hub names the parts of a split.
 PART = re.compile(r"-\d+-of-(\d+)(-[0-9a-f]+)?$")
@@ -71,19 +77,42 @@ Mixed = dict[str, SpaceliteError]  # as in `Table.mixed`
 # Tables, whole.
 
 
-def from_path(path: Path, *, training: bool = True, quoting: str = "standard") -> dict[str, Table]:
+def from_path(
+    path: Path,
+    *,
+    training: bool = True,
+    quoting: str = "standard",
+    scratch: Path | None = None,
+) -> dict[str, Table]:
     """The table of each split of a folder, whose files are named after their splits, or of a file,
-    which is the train split. For `training` there must be one. `quoting` is one of QUOTING."""
+    which is the train split. For `training` there must be one. `quoting` is one of QUOTING. What is
+    too large for memory lies on the disk of the folder `scratch`, by default that of temporary
+    files, as long as the tables are used."""
     folder = path if path.is_dir() else path.parent
     by_split = _split_files(path, training) if path.is_dir() else {"train": [path]}
     every = [file for files in by_split.values() for file in files]
     check_quoting(quoting, str(path), every)
+    above = () if scratch is None else (scratch, *scratch.parents)
+    usable = (one for one in above if one.is_dir() and os.access(one, os.W_OK))
+    there = next(usable, Path(gettempdir()))
+    mapped: tuple[mmap, ...] = ()
+    # Its file has no name, and is gone with the process.
+    with SpooledTemporaryFile(MOST_IN_MEMORY, dir=str(there)) as spool:
+        parts = {
+            split: {
+                file.relative_to(folder).as_posix(): _spool(file, quoting, spool, there)
+                for file in files
+            }
+            for split, files in by_split.items()
+        }
+        if spool.tell() > MOST_IN_MEMORY:
+            spool.flush()
+            mapped = (mmap(spool.fileno(), 0, access=ACCESS_READ),)
+        spool.seek(0)
+        content = pa.py_buffer(mapped[0] if mapped else spool.read())
     tables = {
-        split: _joined(
-            {file.relative_to(folder).as_posix(): _read(file, quoting) for file in files},
-            str(path / split if path.is_dir() else path),
-        )
-        for split, files in by_split.items()
+        split: _joined(of_split, content, mapped, str(path / split if path.is_dir() else path))
+        for split, of_split in parts.items()
     }
     log_delimiters(every, quoting)
     return tables
@@ -140,20 +169,26 @@ def _holds_tables(folder: Path) -> bool:
     )
 
 
-def _joined(parts: dict[str, tuple[pa.Table, Mixed]], origin: str) -> Table:
-    """The table of a split, given what was read of each of its files."""
-    sizes = [(name, rows.num_rows) for name, (rows, _) in parts.items()]
+def _joined(
+    parts: dict[str, tuple[int, Mixed]], content: pa.Buffer, mapped: tuple[mmap, ...], origin: str
+) -> Table:
+    """The table of a split, given where in `content` each of its files begins."""
+    tables = {
+        name: pa.ipc.open_stream(content.slice(start)).read_all()
+        for name, (start, _) in parts.items()
+    }
+    sizes = [(name, rows.num_rows) for name, rows in tables.items()]
     mixed = {name: error for _, of_part in parts.values() for name, error in of_part.items()}
     try:
         rows = pa.concat_tables(
             rows.drop_columns([name for name in rows.column_names if name in mixed])
-            for rows, _ in parts.values()
+            for rows in tables.values()
         )
     except pa.ArrowException as error:
         raise SpaceliteError(
             f"the parts of {origin} have different columns: {one_line(error)}"
         ) from error
-    return Table(rows, class_names(rows.schema), origin, Sources.of_files(sizes), mixed)
+    return Table(rows, class_names(rows.schema), origin, Sources.of_files(sizes), mixed, mapped)
 
 
 def class_names(schema: pa.Schema) -> dict[str, tuple[str, ...]]:
@@ -172,8 +207,10 @@ def class_names(schema: pa.Schema) -> dict[str, tuple[str, ...]]:
     }
 
 
-def _read(path: Path, quoting: str) -> tuple[pa.Table, Mixed]:
-    """All rows of a file, without the columns of a JSON file whose values have no common type."""
+def _spool(path: Path, quoting: str, spool: IO[bytes], scratch: Path) -> tuple[int, Mixed]:
+    """Write all rows of a file to the end of `spool`, in Arrow's form, without the columns of a
+    JSON file whose values have no common type; where they begin there. `scratch` is the folder of
+    `spool`, for messages."""
     mixed: Mixed = {}
     kind = path.suffix.lower()
     if kind not in SUFFIXES:
@@ -181,28 +218,89 @@ def _read(path: Path, quoting: str) -> tuple[pa.Table, Mixed]:
     _check_file(path)
     with _named(path):
         if kind == ".parquet":
-            from pyarrow import parquet
-
-            table = parquet.read_table(path)
-            table.validate(full=True)  # any bytes are accepted as text before
+            schema, batches = _parquet_batches(path)
         elif kind in CSV_SUFFIXES:
             # Every column as text: a type guessed from the first rows would turn "007" into 7.
             # `columns` turns labels into numbers if all of them are numbers.
             lines = _csv_lines(path, quoting)
             schema = _strings(next(lines))
-            batches = []
-            while chunk := list(itertools.islice(lines, ROWS_PER_READ)):
-                values = [pa.array(column, pa.string()) for column in zip(*chunk, strict=True)]
-                batches.append(pa.RecordBatch.from_arrays(values, schema=schema))
-            table = pa.Table.from_batches(batches, schema)
-        else:
-            rows = list(_json_reader(path)())
-            names = dict.fromkeys(name for row in rows for name in row)
-            table, mixed = typed(
-                str(path), {name: [row.get(name) for row in rows] for name in names}
+            batches = (
+                pa.RecordBatch.from_arrays(
+                    [pa.array(of_column, pa.string()) for of_column in zip(*some, strict=True)],
+                    schema=schema,
+                )
+                for some in _some_at_a_time(lines)
             )
-    refuse_twice(str(path), table.column_names)
-    return table, mixed
+        else:
+            schema, batches, mixed = _json_batches(path)
+
+    def rows() -> Iterator[pa.RecordBatch]:
+        with _named(path):
+            yield from batches
+
+    start = spool.tell()
+    with (
+        writing(scratch, "; free some space, or choose another cache_dir"),
+        pa.ipc.new_stream(pa.PythonFile(spool, mode="w"), schema) as writer,
+    ):
+        for batch in rows():
+            writer.write_batch(batch)
+    refuse_twice(str(path), schema.names)
+    return start, mixed
+
+
+def _some_at_a_time(rows: Iterator[Any]) -> Iterator[list[Any]]:
+    while some := list(itertools.islice(rows, ROWS_PER_READ)):
+        yield some
+
+
+def _json_batches(path: Path) -> tuple[pa.Schema, Iterator[pa.RecordBatch], Mixed]:
+    """The rows of a JSON file, which is read twice: first for the types of its columns."""
+    read, types, unclear = _json_reader(path), dict[str, pa.DataType](), set[str]()
+    for some in _some_at_a_time(read()):
+        for name in dict.fromkeys(name for row in some for name in row):
+            try:
+                kind = pa.array([row.get(name) for row in some]).type
+                types[name] = _common(types.get(name, pa.null()), kind)
+            except (pa.ArrowException, OverflowError, UnicodeEncodeError):
+                types[name] = pa.null()
+                unclear.add(name)
+    # Only all values together tell the type of such a column, or what is wrong with it.
+    whole: dict[str, list[Any]] = {name: [] for name in types if name in unclear}
+    for row in read() if whole else ():
+        for name, values in whole.items():
+            values.append(row.get(name))
+    table, mixed = typed(str(path), whole)
+    types |= {field.name: field.type for field in table.schema}
+    schema = pa.schema([(name, kind) for name, kind in types.items() if name not in mixed])
+    if mixed and not schema.names:
+        raise next(iter(mixed.values()))
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        first = 0
+        for some in _some_at_a_time(read()):
+            arrays = [
+                table.column(name).slice(first, len(some)).combine_chunks()
+                if name in whole
+                else pa.array([row.get(name) for row in some], types[name])
+                for name in schema.names
+            ]
+            first += len(some)
+            yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+    return schema, batches(), mixed
+
+
+def _common(one: pa.DataType, other: pa.DataType) -> pa.DataType:
+    """The type of the values of both types together. Raises ArrowException if these do not tell."""
+    if pa.types.is_null(one) or one == other:
+        return other
+    if pa.types.is_null(other):
+        return one
+    if not (pa.types.is_nested(one) and pa.types.is_nested(other)):
+        raise pa.ArrowTypeError(f"{one} and {other}")  # such as whole numbers and others
+    schemas = [pa.schema([("", kind)]) for kind in (one, other)]
+    return pa.unify_schemas(schemas, promote_options="permissive").types[0]
 
 
 def typed(origin: str, values: Mapping[str, list[Any]]) -> tuple[pa.Table, Mixed]:
@@ -214,8 +312,6 @@ def typed(origin: str, values: Mapping[str, list[Any]]) -> tuple[pa.Table, Mixed
             arrays[name] = _as_array(origin, name, of_column)
         except SpaceliteError as error:
             mixed[name] = error
-    if mixed and not arrays:
-        raise next(iter(mixed.values()))
     return pa.table(arrays), mixed
 
 
@@ -707,16 +803,30 @@ def _parquet(
     path: Path, names: list[str] | None = None
 ) -> tuple[pa.Schema, Callable[[], Iterator[Row]]]:
     """The columns of a parquet file, and a function that yields its rows (only these columns)."""
-    from pyarrow import parquet
 
     def read() -> Iterator[Row]:
-        with _named(path), parquet.ParquetFile(path, pre_buffer=False) as file:
-            for batch in file.iter_batches(ROWS_PER_READ, columns=names):
-                batch.validate(full=True)  # any bytes are accepted as text before
+        with _named(path):
+            for batch in _parquet_batches(path, names)[1]:
                 yield from batch.to_pylist()
 
-    with _named(path), parquet.ParquetFile(path) as file:
-        return file.schema_arrow.remove_metadata(), read
+    with _named(path):
+        return _parquet_batches(path)[0].remove_metadata(), read
+
+
+def _parquet_batches(
+    path: Path, names: list[str] | None = None
+) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    """The columns of a parquet file, and its rows (only these columns)."""
+    from pyarrow import parquet
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        with parquet.ParquetFile(path, pre_buffer=False, buffer_size=READ_AHEAD) as file:
+            for batch in file.iter_batches(ROWS_PER_READ, columns=names):
+                batch.validate(full=True)  # any bytes are accepted as text before
+                yield batch
+
+    with parquet.ParquetFile(path) as file:
+        return file.schema_arrow, batches()
 
 
 def parquet_lists(

@@ -8,11 +8,14 @@ import logging
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from hashlib import blake2b
-from typing import Any, TypeAlias
+from mmap import MADV_DONTNEED, mmap
+from typing import Any, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import override
 
 from spacelite.errors import SpaceliteError
 from spacelite.lazy import pyarrow as pa
@@ -25,7 +28,7 @@ SPLIT_ALIASES = {"valid": "validation", "val": "validation", "dev": "validation"
 SEED = 42  # of all random splits and samples, as in the published protocol
 VALIDATION_SHARE = 0.1  # of the training texts, where a data set has no validation split
 LABELS_NAMED = 5  # in a message
-AT_ONCE = 1000  # values of a table that are Python objects at a time
+AT_ONCE = 1000  # values of a column that are Python objects at a time
 DROPPED = dict.fromkeys([*range(33), 127])  # ascii control characters and the space
 
 Labels = npt.NDArray[np.int64]
@@ -98,6 +101,61 @@ class Sources:
         return len(self.row)
 
 
+@dataclass(frozen=True, eq=False)
+class Column(Sequence[Any]):
+    """N values of a column of Arrow arrays, of which few at a time are Python objects. A slice is a
+    list."""
+
+    arrays: pa.ChunkedArray
+    rows: npt.NDArray[np.int64] | None = None  # of the values in `arrays`, (N,); None: all
+    # Files on disk that hold the arrays. What was read of them is not kept in memory.
+    mapped: tuple[mmap, ...] = ()
+
+    def take(self, rows: npt.NDArray[np.int64]) -> Column:
+        """The values at the indices `rows`, in that order."""
+        return replace(self, rows=rows if self.rows is None else self.rows[rows])
+
+    @overload
+    def __getitem__(self, at: int) -> Any: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Any]: ...
+    @override
+    def __getitem__(self, at: int | slice) -> Any:
+        if isinstance(at, slice):
+            return [*self.take(np.arange(len(self))[at])]
+        return self._read(np.array([range(len(self))[at]]))[0]
+
+    @override
+    def __iter__(self) -> Iterator[Any]:
+        for first in range(0, len(self), AT_ONCE):
+            yield from self._read(np.arange(first, min(first + AT_ONCE, len(self))))
+
+    @override
+    def __len__(self) -> int:
+        return len(self.arrays) if self.rows is None else len(self.rows)
+
+    @override
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and [*self] == [*other]
+
+    @cached_property
+    def _starts(self) -> npt.NDArray[np.int64]:
+        return np.cumsum([0, *map(len, self.arrays.iterchunks())])[:-1]
+
+    def _read(self, indices: npt.NDArray[np.int64]) -> list[Any]:
+        values = list[Any]()
+        rows = indices if self.rows is None else self.rows[indices]
+        array_of = np.searchsorted(self._starts, rows, side="right") - 1
+        # Runs of rows in the same array.
+        for run in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(array_of)) + 1):
+            number = int(array_of[run[0]])
+            within = pa.array(rows[run] - self._starts[number])
+            values += self.arrays.chunk(number).take(within).to_pylist()
+        for file in self.mapped:
+            file.madvise(MADV_DONTNEED)
+        return values
+
+
 @dataclass(frozen=True)
 class Table:
     """One split as read from its source."""
@@ -109,6 +167,8 @@ class Table:
     # Columns of a JSON file that are not in `rows`, since their values have no common type, with
     # what to say if one is asked for.
     mixed: Mapping[str, SpaceliteError] = field(default_factory=dict)
+    mapped: tuple[mmap, ...] = ()  # as in `Column`
+    chosen: npt.NDArray[np.int64] | None = None  # those of `rows` that are in the split; None: all
 
     @property
     def names(self) -> list[str]:
@@ -118,24 +178,30 @@ class Table:
     @property
     def source_rows(self) -> Sources:
         """Where each row comes from."""
-        if self.sources is not None:
-            return self.sources
-        return Sources.of_files([(self.origin, self.rows.num_rows)])
+        return (
+            Sources.of_files([(self.origin, len(self))]) if self.sources is None else self.sources
+        )
 
     @property
     def row_numbers(self) -> npt.NDArray[np.int64]:
         """The rows as messages name them, counted from 1: as in the file, if it is a single one."""
         if self.sources is None or len(self.sources.files) > 1:
-            return np.arange(1, self.rows.num_rows + 1)
+            return np.arange(1, len(self) + 1)
         return self.sources.row
 
-    def values(self, column: str) -> Iterator[Any]:
-        """The values of a column, one after another. Raises SpaceliteError if they have no common
-        type."""
-        if column in self.mixed:
-            raise self.mixed[column]
-        for batch in self.rows.select([column]).to_batches(max_chunksize=AT_ONCE):
-            yield from batch.column(0).to_pylist()
+    def column(self, name: str) -> Column:
+        """The values of a column. Raises SpaceliteError if they have no common type."""
+        if name in self.mixed:
+            raise self.mixed[name]
+        return Column(self.rows.column(name), self.chosen, self.mapped)
+
+    def take(self, rows: npt.NDArray[np.int64]) -> Table:
+        """The rows at the indices `rows`, in that order."""
+        chosen = rows if self.chosen is None else self.chosen[rows]
+        return replace(self, chosen=chosen, sources=self.source_rows.take(rows))
+
+    def __len__(self) -> int:
+        return self.rows.num_rows if self.chosen is None else len(self.chosen)
 
     def is_string(self, column: str) -> bool:
         """Whether the column's type is one of Arrow's string types."""
@@ -153,7 +219,7 @@ class Table:
 class Split:
     """N texts and their labels."""
 
-    texts: list[Text]
+    texts: Sequence[Text]
     labels: Labels  # (N,) int64 of 0..C-1; (N, C) int64 of 0 and 1 in a multi-label task
     sources: Sources | None = None  # where the examples come from; None if that is not known
 
@@ -169,7 +235,9 @@ class Split:
     def take(self, rows: npt.NDArray[np.int64]) -> Split:
         """The examples at the indices `rows`, in that order."""
         sources = None if self.sources is None else self.sources.take(rows)
-        return Split([self.texts[i] for i in rows], self.labels[rows], sources)
+        texts = self.texts
+        taken = texts.take(rows) if isinstance(texts, Column) else [texts[i] for i in rows]
+        return Split(taken, self.labels[rows], sources)
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -252,10 +320,17 @@ def digests(contents: Iterable[bytes | memoryview]) -> Digests:
 def groups(of: Digests) -> npt.NDArray[np.int64]:
     """A number for each of N digests, which equal ones share, in the order in which they first
     occur, (N,)."""
-    _, first, inverse = np.unique(of, return_index=True, return_inverse=True)
-    rank = np.empty(len(first), np.int64)
-    rank[np.argsort(first)] = np.arange(len(first))
-    return rank[inverse.reshape(-1)]
+    order = np.argsort(of.view("S16"), kind="stable")
+    ordered = of[order]
+    begins = np.append(True, ordered[1:] != ordered[:-1])[: len(of)]
+    del ordered
+    # Each group's number is the rank of its first example among those of all groups.
+    firsts = order[begins]
+    rank = np.empty(len(firsts), np.int64)
+    rank[np.argsort(firsts)] = np.arange(len(firsts))
+    numbers = np.empty(len(of), np.int64)
+    numbers[order] = rank[np.cumsum(begins) - 1]
+    return numbers
 
 
 def without_leaks(dataset: TextDataset) -> TextDataset:
@@ -293,6 +368,18 @@ def drawn(dataset: TextDataset, shares: Mapping[str, float]) -> tuple[TextDatase
 
     Raises SpaceliteError if no text may leave train.
     """
+    split_of, kept = _split_of(dataset, shares)
+    train, splits = dataset.splits["train"], dict(dataset.splits)
+    for number, split in enumerate(("train", *shares)):
+        splits[split] = train.take(np.flatnonzero(split_of == number))
+    return replace(dataset, splits={name: splits[name] for name in SPLITS if name in splits}), kept
+
+
+def _split_of(
+    dataset: TextDataset, shares: Mapping[str, float]
+) -> tuple[npt.NDArray[np.int8], int]:
+    """Where `drawn` puts each of the N training examples: 0 for train, then the number of the split
+    in `shares`, (N,); and the number of texts that stay for their labels' sake."""
     train, classes = dataset.splits["train"], len(dataset.label_names)
     numbers = np.empty(len(train))
 
@@ -304,16 +391,15 @@ def drawn(dataset: TextDataset, shares: Mapping[str, float]) -> tuple[TextDatase
 
     text_of = groups(digests(contents()))  # the number of each example's text
     examples = np.argsort(text_of, kind="stable")
-    bounds = np.cumsum([0, *np.bincount(text_of)])  # text i has examples[bounds[i]:bounds[i+1]]
+    bounds = np.append(0, np.cumsum(np.bincount(text_of)))  # of each text's own in `examples`
     numbers = numbers[examples[bounds[:-1]]]
     left = np.append(dataset.task.label_counts(train.labels, classes), len(train))
-    splits, kept = dict(dataset.splits), 0
-    split_of = np.zeros(len(numbers), np.int8)  # of each text, 0 for train
+    split_of, kept = np.zeros(len(numbers), np.int8), 0
     for number, (split, share) in enumerate(shares.items(), 1):
         # How far each text is beyond the limit; negative in train.
         beyond = share - numbers if split == "validation" else numbers - (1 - share)
         order, chosen = np.argsort(-beyond, kind="stable"), False
-        for text in order[split_of[order] == 0].tolist():
+        for text in order[split_of[order] == 0]:
             if chosen and beyond[text] <= 0:
                 break
             own = examples[bounds[text] : bounds[text + 1]]
@@ -326,10 +412,8 @@ def drawn(dataset: TextDataset, shares: Mapping[str, float]) -> tuple[TextDatase
                 f"{dataset.name} has too few different training texts to draw a {split} split from "
                 f"them: a label must keep one; add texts, or give a {split} split"
             )
-        splits[split] = train.take(np.flatnonzero(split_of[text_of] == number))
         kept += int((beyond[split_of == 0] > 0).sum())
-    splits["train"] = train.take(np.flatnonzero(split_of[text_of] == 0))
-    return replace(dataset, splits={name: splits[name] for name in SPLITS if name in splits}), kept
+    return split_of[text_of], kept
 
 
 def _number(text: bytes) -> float:
