@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 # The end of a process is noticed at once; that its host is gone, or that it hangs, only by these.
 JOINING = timedelta(minutes=10)  # until the processes of all hosts have begun
-ADDING = timedelta(minutes=30)  # until all have what is added up: each does as much as the others
-LONGEST = timedelta(hours=12)  # what rank 0 does alone, such as a fit, before it tells the others
+STEP = timedelta(minutes=30)  # until all have done a step in which each does as much as the others
+LONGEST = timedelta(days=7)  # what one process does alone while the others wait, such as a fit
 ENDED = "another process of the job ended, or the job was terminated"
 
 
@@ -77,7 +77,7 @@ def joined() -> Iterator[None]:
         return
     import torch
     import torch.distributed as dist
-    from torch._C._distributed_c10d import PrefixStore
+    from torch.distributed.distributed_c10d import PrefixStore
 
     gpus = torch.cuda.is_available() and dist.is_nccl_available()
     backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
@@ -141,8 +141,9 @@ def barrier() -> None:
         add_up([torch.zeros(1)])
 
 
-def add_up(tensors: Sequence[torch.Tensor]) -> None:
-    """Replace tensors, which have the same shapes in all processes, by their sums over these."""
+def add_up(tensors: Sequence[torch.Tensor], within: timedelta = LONGEST) -> None:
+    """Replace tensors, which have the same shapes in all processes, by their sums over these; all
+    have to come here within this time of each other."""
     if size() == 1:
         return
     import torch
@@ -151,7 +152,7 @@ def add_up(tensors: Sequence[torch.Tensor]) -> None:
     together = torch.cat([tensor.reshape(-1) for tensor in tensors])
     with _reaching_others():
         work = dist.all_reduce(together, async_op=True)
-        work.wait(ADDING)
+        work.wait(within)
     sizes = [tensor.numel() for tensor in tensors]
     for tensor, summed in zip(tensors, torch.split(together, sizes), strict=True):
         tensor.copy_(summed.view_as(tensor))

@@ -159,12 +159,11 @@ from spacelite.errors import SpaceliteError
 import spacelite_cli
 from spacelite_cli import console, train
 
-ranks.ADDING = timedelta(seconds=1)
 def hangs(*_, **__):
     ranks.add_up([torch.zeros(1)])
     if ranks.rank() == 1:
         os.kill(os.getpid(), signal.SIGSTOP)
-    ranks.add_up([torch.zeros(1)])
+    ranks.add_up([torch.zeros(1)], timedelta(seconds=1))
 console.call = hangs
 spacelite_cli.main()
 """

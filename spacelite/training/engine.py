@@ -137,7 +137,7 @@ def run_batch(
     if several and of_tokens:
         summed = [values for part, _ in of_tokens for values in part.of_examples]
         summed += [values for of_part in gradients for values in of_part.values()]
-        ranks.add_up(summed)
+        ranks.add_up(summed, ranks.STEP)
     for number, (part, seen) in enumerate(of_tokens):
         part.end(seen, gradients[number] if gradients else None)
     for head in heads:
