@@ -411,9 +411,11 @@ def _divided(
         for path in sorted(new):
             files.make_folder(path.parent, "choose another cache_dir")
             stack.enter_context(files.lock(path, f"dividing {path.stem} into shards"))
-        if any(path.exists() for path in new):  # another process was faster
-            return _divided(call, data, size, shard)
-        return manifests | _divide(call, new, data, size, shard)
+        # Another process may have divided some while this one waited.
+        appeared = any(path.exists() for path in new)
+        new = [path for path in new if not path.exists()]
+        divided = _divide(call, new, data, size, shard) if new else {}
+    return _divided(call, data, size, shard) if appeared else manifests | divided
 
 
 def _as_single(path: Path, size: int | None, shard: tuple[int, int] | None) -> None:

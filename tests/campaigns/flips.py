@@ -41,6 +41,8 @@ TARGETS = {
         ("cache list --json", "cache verify bert", "cache info bert --json",
          "train --head space --epochs 1 --device cpu", trials.LOOK, f"{REPORT} --backbone ~/bert"),
     ),
+    "shards": Target("cache/embeddings/*.h5/*", ("embed shards",),
+                     ("cache list --json", "cache verify bert", trials.LOOK)),
     "cache, unfinished": Target("cache/embeddings/*more*", ("embed", "embed reuse"),
                                 (COMMANDS["embed reuse"].words,), 0.6),
     "run": Target("cache/runs/**/*", ("embed", "train", "eval"),

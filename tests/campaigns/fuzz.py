@@ -80,6 +80,9 @@ def files_and_readers(places: dict[str, Path]) -> Iterator[tuple[str, Path, Call
     (h5,) = (cache / "embeddings").glob("*.h5")
     for path in sorted((cache / "embeddings").iterdir()):
         yield f"cache: {''.join(path.suffixes[-2:])}", path, partial(read_cache, h5)
+    (shards,) = (places["shards"] / "cache" / "embeddings").glob("*.h5")
+    for path in (shards / "manifest.json", *sorted(shards.glob("shard-00002*"))):
+        yield f"shards: {''.join(path.suffixes[-2:])}", path, partial(read_cache, shards)
     (run, *_) = (path.parent for path in (places["run"] / "cache" / "runs").glob("*/transfer"))
     for path in sorted(path for path in run.rglob("*") if path.is_file()):
         kind = path.name if path.parent == run else f"transfer {path.suffix}"
