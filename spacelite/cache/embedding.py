@@ -541,12 +541,12 @@ def _lengths(call: _Call, data: TextDataset) -> Array:
 
 
 def _alike(manifests: Mapping[Path, Manifest]) -> list[dict[Path, Manifest]]:
-    """The caches whose examples are divided alike."""
+    """The caches whose examples are divided alike, with layer means or without."""
     groups: list[dict[Path, Manifest]] = []
     for path, manifest in manifests.items():
-        parts = [shard.examples for shard in manifest.shards]
         for group in groups:
-            if [shard.examples for shard in next(iter(group.values())).shards] == parts:
+            first = next(iter(group.values()))
+            if first.layers == manifest.layers and first.parts == manifest.parts:
                 group[path] = manifest
                 break
         else:

@@ -93,10 +93,10 @@ class Manifest:
         """Whether every file was written."""
         return all(shard.crc32 is not None for shard in self.shards)
 
-    def bounds(self, split: str) -> Array:
-        """The first example of a split in each file, and at the end their number, int64."""
-        parts = [shard.examples[split] for shard in self.shards if split in shard.examples]
-        return np.array([*(first for first, _ in parts), parts[-1][1]], np.int64)
+    @property
+    def parts(self) -> list[Mapping[str, tuple[int, int]]]:
+        """The examples of each shard."""
+        return [shard.examples for shard in self.shards]
 
     def write(self, folder: Path) -> None:
         """Write the plan, or the manifest of a finished cache in its place. Raises
