@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import hashlib
 import io
 import json
 import logging
@@ -202,4 +203,21 @@ def test_a_full_disk_is_said_in_one_line(tmp_path, few, monkeypatch):
     assert refusal(data.read, str(path), scratch=tmp_path) == (
         f"{tmp_path} cannot be written: No space left on device; free some space, or choose "
         "another cache_dir"
+    )
+
+
+def test_digests_are_grouped_as_a_dictionary_does_it():
+    """Those that end in zeros too, which numpy's strings do not tell apart by their length."""
+    some = [bytes([number, 0, 7, *[0] * 13]) for number in range(4)]
+    some += [bytes([1, *[0] * 15]), bytes(16), bytes([*[0] * 15, 1])]
+    order = np.random.default_rng(0).integers(0, len(some), 60).tolist()
+    of = [some[number] for number in order]
+    first = {key: number for number, key in enumerate(dict.fromkeys(of))}
+    array = np.frombuffer(b"".join(of), splits.DIGEST)
+    assert splits.groups(array).tolist() == [first[key] for key in of]
+    assert splits.occur_in(array, array[:5]).tolist() == [key in of[:5] for key in of]
+    nothing = splits.digests([])
+    assert not len(splits.groups(nothing)) and not splits.occur_in(array, nothing).any()
+    assert (
+        splits.digests([b"a", b"b"])[1].tobytes() == hashlib.blake2b(b"b", digest_size=16).digest()
     )

@@ -142,9 +142,9 @@ def _digests(cache: Cache, with_layers: bool) -> Iterator[tuple[str, int, bytes]
         done = np.logical_and.reduce([dataset.done == 1 for dataset in datasets.values()])
         if not done.any() or not split.index_is_intact():
             continue  # of damaged token ids, others were embedded
-        for row, (key, is_done) in enumerate(zip(split.digests(), done.tolist(), strict=True)):
-            if is_done:
-                yield name, row, key
+        digests = split.digests()
+        for row in np.flatnonzero(done).tolist():
+            yield name, row, digests[row].tobytes()
 
 
 def copies(

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from spacelite.cache.dtypes import DTYPES, StoredType
 from spacelite.cache.hdf5 import DataFile
 from spacelite.cache.spec import CacheSpec
+from spacelite.data.splits import DIGEST, Digests, digests
 from spacelite.errors import SpaceliteError
 from spacelite.types import Array
 
@@ -28,9 +29,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-DIGEST_BYTES = 16  # of the hash of a text's token ids
 NO_TOKEN = -1  # in place of a token id that is not known
 BEGINNING = 32  # bytes of an example that tell it from others of the same checksum
+DIGEST_BYTES = DIGEST.itemsize  # of the hash of a text's token ids
+DIGESTED_AT_ONCE = 2**20  # token ids in memory
 CHECKERS = 2  # threads that compute checksums while further rows are read
 CHECKED_AT_ONCE = 2**23  # bytes that one of them checks at a time
 
@@ -249,19 +251,23 @@ class CachedSplit:
         be."""
         return bool((self.read_token_ids(0, 1) != NO_TOKEN).all())
 
-    def digests(self) -> list[bytes]:
-        """What identifies each example, N: the `digest` of its token ids, or, where these are not
-        known, its checksum and its first numbers."""
+    def digests(self) -> Digests:
+        """What identifies each example, (N,): the `digest` of its token ids, or, where these are
+        not known, one of its checksum and its first numbers."""
         if not self.has_token_ids:
             tokens = self.datasets["tokens"]
-            first = [tokens.content(example, BEGINNING) for example in range(len(self))]
-            return [
-                crc32.tobytes() + content
-                for crc32, content in zip(tokens.crc32, first, strict=True)
-            ]
-        ids = self.read_token_ids()
-        bounds = itertools.pairwise(self.offsets.tolist())
-        return [digest(ids[start:stop]) for start, stop in bounds]
+            return digests(
+                crc32.tobytes() + tokens.content(example, BEGINNING)
+                for example, crc32 in enumerate(tokens.crc32)
+            )
+        return digests(self._token_ids_of_each())
+
+    def _token_ids_of_each(self) -> Iterator[memoryview]:
+        for first, last in spans(self.offsets, DIGESTED_AT_ONCE):
+            bounds = self.offsets[first : last + 1].tolist()
+            ids = self.read_token_ids(bounds[0], bounds[-1])
+            for start, stop in itertools.pairwise(bounds):
+                yield ids[start - bounds[0] : stop - bounds[0]].data
 
     def read_token_ids(self, first: int = 0, last: int | None = None) -> Array:
         """Token ids of rows first:last (of all rows by default), int32. Raises SpaceliteError if

@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import logging
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -24,7 +24,17 @@ from spacelite.backbones.tokenizer import MOSTLY, SpecialIds, unknown_counts
 from spacelite.cache.split import CachedSplit, SplitIndex, offsets_of
 from spacelite.cache.store import READ_ONLY, Cache, parts, read_arrays, side_file
 from spacelite.data.columns import listed
-from spacelite.data.splits import Source, Sources, TextDataset, folded
+from spacelite.data.splits import (
+    Digests,
+    Source,
+    Sources,
+    TextDataset,
+    digests,
+    folded,
+    groups,
+    occur_in,
+    text_digests,
+)
 from spacelite.errors import SpaceliteError, one_line
 from spacelite.types import Array
 
@@ -175,11 +185,10 @@ def check(cache: Cache) -> None:
 def numbered(cache: Cache, split: str) -> Array:
     """A number for each text of a split, (N,) int64, which texts share that differ at most in case,
     accents and spaces; where the texts are not known, those of the same tokens."""
-    written, numbers = read(cache, split), dict[bytes | str, int]()
-    keys: Iterable[bytes | str] = cache.splits[split].digests()
-    if written is not None:
-        keys = (folded(written.text(example)) for example in range(len(cache.splits[split])))
-    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
+    written = read(cache, split)
+    if written is None:
+        return groups(cache.splits[split].digests())
+    return groups(text_digests(map(written.text, range(len(cache.splits[split])))))
 
 
 def split_digest(cache: Cache, split: str) -> str | None:
@@ -408,24 +417,21 @@ def find_duplicates(
     words have the same token ids without being the same. Of texts of `max_length` tokens, only the
     beginning is compared.
     """
-    first: dict[bytes, int] = {}
-    numbers = {
-        name: np.array([first.setdefault(key, len(first)) for key in split.digests()], np.int64)
-        for name, split in splits.items()
-    }
+    bounds = np.cumsum([len(split) for split in splits.values()])[:-1]
+    of_all = groups(np.concatenate([split.digests() for split in splits.values()]))
     known = {name: written for name, written in (texts or {}).items() if written is not None}
     by_text = len(known) == len(splits)
     if by_text:
-        numbers = _separated(numbers, splits, known, max_length)
+        of_all = _separated(of_all, splits, known, max_length)
+    numbers = dict(zip(splits, np.split(of_all, bounds), strict=True))
     every = np.concatenate([split.labels for split in splits.values()])
     _, labels = np.unique(every, axis=0, return_inverse=True)  # a number for each set of labels
-    labels, texts_of_all = labels.reshape(-1), np.concatenate(list(numbers.values()))
-    bounds = np.cumsum([len(split) for split in splits.values()])[:-1]
+    labels = labels.reshape(-1)
     contradictory = {
         name: _contradictory(numbers[name], part)
         for name, part in zip(splits, np.split(labels, bounds), strict=True)
     }
-    contradictory["all"] = _contradictory(texts_of_all, labels)
+    contradictory["all"] = _contradictory(of_all, labels)
     return Duplicates(
         shared={
             (earlier, later): int(np.isin(numbers[later], numbers[earlier]).sum())
@@ -438,25 +444,28 @@ def find_duplicates(
 
 
 def _separated(
-    numbers: dict[str, Array],
+    numbers: Array,
     splits: Mapping[str, CachedSplit],
     texts: Mapping[str, CachedTexts],
     max_length: int,
-) -> dict[str, Array]:
-    """The numbers of the texts, a different one for each different text of the same tokens."""
-    several = np.bincount(np.concatenate(list(numbers.values()))) > 1
-    new: dict[tuple[int, str], int] = {}
-    first_free = len(several)
-    separated = {}
-    for name, of_split in numbers.items():
-        separated[name] = of_split.copy()
-        lengths = np.diff(splits[name].offsets)
-        for example in np.flatnonzero(several[of_split]).tolist():
-            text = folded(texts[name].text(example))
-            if lengths[example] >= max_length:
-                text = text[: max_length // 2]  # of which every character stands before the cut
-            key = (int(of_split[example]), text)
-            separated[name][example] = new.setdefault(key, first_free + len(new))
+) -> Array:
+    """The numbers of the texts of all splits, a different one for each different text of the same
+    tokens."""
+    several = (np.bincount(numbers) > 1)[numbers]
+
+    def contents() -> Iterator[bytes]:
+        first = 0
+        for name, split in splits.items():
+            lengths = split.lengths
+            for example in np.flatnonzero(several[first : first + len(split)]).tolist():
+                text = folded(texts[name].text(example))
+                if lengths[example] >= max_length:
+                    text = text[: max_length // 2]  # of which every character is before the cut
+                yield f"{numbers[first + example]} {text}".encode()
+            first += len(split)
+
+    separated: Array = numbers.copy()
+    separated[several] = groups(digests(contents())) + len(numbers)
     return separated
 
 
@@ -509,23 +518,28 @@ def overlap(training: Cache, cache: Cache, *splits: str, of: str = "train") -> O
     written_there, limit = read(training, of), cache.spec.cut_at
     by_text = written_there is not None and None not in texts.values()
 
-    def keys(split: CachedSplit, texts: CachedTexts | None) -> list[set[Any]]:
-        digests = split.digests()
+    def keys(split: CachedSplit, texts: CachedTexts | None) -> tuple[Digests, Digests, Array]:
+        """Of all texts, and of those that are cut off by what is left; and which these are."""
+        tokens = split.digests()
         if texts is None or not by_text:
-            return [{digest} for digest in digests]
-        written = [folded(texts.text(example)) for example in range(len(split))]
-        cut = (split.lengths >= limit).tolist()
-        return [
-            {text, (digest, text[: limit // 2])} if is_cut else {text}
-            for text, digest, is_cut in zip(written, digests, cut, strict=True)
-        ]
+            return tokens, tokens[:0], np.zeros(len(split), bool)
+        cut = split.lengths >= limit
+        beginnings = (
+            tokens[example].tobytes() + folded(texts.text(example))[: limit // 2].encode()
+            for example in np.flatnonzero(cut).tolist()
+        )
+        return text_digests(map(texts.text, range(len(split)))), digests(beginnings), cut
 
-    known = set[Any]().union(*keys(training.splits[of], written_there))
+    known, known_cut, _ = keys(training.splits[of], written_there)
+
+    def seen(split: CachedSplit, texts: CachedTexts | None) -> Array:
+        own, own_cut, cut = keys(split, texts)
+        found = occur_in(own, known)
+        found[cut] |= occur_in(own_cut, known_cut)
+        return found
+
     return Overlap(
-        {
-            name: np.array([not known.isdisjoint(own) for own in keys(cache.splits[name], written)])
-            for name, written in texts.items()
-        },
+        {name: seen(cache.splits[name], written) for name, written in texts.items()},
         by_text,
         of,
     )

@@ -314,7 +314,8 @@ def digests(contents: Iterable[bytes | memoryview]) -> Digests:
     hashed = bytearray()
     for content in contents:
         hashed += blake2b(content, digest_size=DIGEST.itemsize).digest()
-    return np.frombuffer(hashed, DIGEST)
+    of_all: Digests = np.ndarray(len(hashed) // DIGEST.itemsize, DIGEST, hashed)
+    return of_all
 
 
 def groups(of: Digests) -> npt.NDArray[np.int64]:
@@ -333,12 +334,18 @@ def groups(of: Digests) -> npt.NDArray[np.int64]:
     return numbers
 
 
+def occur_in(own: Digests, known: Digests) -> npt.NDArray[np.bool_]:
+    """Which of N digests are among others, (N,)."""
+    numbers = groups(np.concatenate([known, own]))
+    return np.isin(numbers[len(known) :], numbers[: len(known)])
+
+
 def without_leaks(dataset: TextDataset) -> TextDataset:
     """The data set without training examples whose text, as `folded`, occurs in another split."""
     train = dataset.splits["train"]
     others = (split.texts for name, split in dataset.splits.items() if name != "train")
-    numbers = groups(text_digests(itertools.chain(train.texts, *others)))
-    kept = ~np.isin(numbers[: len(train)], numbers[len(train) :])
+    held = text_digests(itertools.chain.from_iterable(others))
+    kept = ~occur_in(text_digests(train.texts), held)
     dropped = int((~kept).sum())
     if dropped == len(train):
         raise SpaceliteError(
