@@ -199,8 +199,9 @@ def _widen_int4(rows: torch.Tensor, into: torch.Tensor) -> torch.Tensor:
     half = into.shape[1] // 2
     codes, scales = rows[:, :half], rows[:, half:].contiguous().view(torch.bfloat16).float()
     into[:, :half], into[:, half:] = codes << 4 >> 4, codes >> 4
-    for number, scale in enumerate(scales.unbind(1)):
-        into[:, GROUP * number : GROUP * (number + 1)].mul_(scale[:, None])
+    groups = into.shape[1] // GROUP
+    into[:, : GROUP * groups].view(len(into), groups, GROUP).mul_(scales[:, :groups, None])
+    into[:, GROUP * groups :].mul_(scales[:, -1:])  # of the last group, which may be smaller
     return into
 
 
