@@ -12,7 +12,7 @@ import processes
 import pytest
 import torch
 import torch.distributed as dist
-from conftest import in_memory, refusal
+from conftest import embed, in_memory, refusal
 from safetensors.numpy import load_file
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
@@ -356,6 +356,19 @@ def test_sample_weights(folder):
     assert [end.returncode for end in train(one, 1, settings=settings)] == [0]
     assert [end.returncode for end in train(two, 2, settings=settings)] == [0, 0]
     check_same(two, one)
+
+
+def test_a_cache_of_several_files(tmp_path, bert, reviews):
+    settings = {"head": ["space", "linear"], "inter": 0.2, "intra": 0.001, "epochs": 2}
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for size, there in enumerate(folders, 1):
+        path = embed(
+            backbone=str(bert), dataset=str(reviews), cache_dir=there, device="cpu",
+            dtype="float32", shard_size=15_000,
+        ).path  # fmt: skip
+        assert path.is_dir()
+        assert [end.returncode for end in train(there, size, settings=settings)] == [0] * size
+    check_same(*reversed(folders))
 
 
 def test_fewer_examples_in_a_batch_than_ranks(folder):
