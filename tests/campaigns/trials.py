@@ -257,6 +257,7 @@ class World:
         words = "texts" if name == "texts" else COMMANDS[name].words
         again = self.reader.ask((words,))[0][-1]
         how = self.verdict(name, again)
+        how = "not again" if how == "refused" else how  # nothing is in its way any more
         more = f", {self.extra}" if how in ("left over", "wrong") else ""
         tally.add(f"{name}: again", how, repeat + more, again)
 
