@@ -56,7 +56,7 @@ def test_every_option_in_the_pages_exists(page):
     mentioned = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", PAGES[page]))
     # Of ruff, of every command, before every command, of campaigns, benchmarks, torchrun, Slurm.
     others = {"--check", "--gpus", "--help", "--import", "--trials"}
-    others |= {"--heads", "--timed", "--types"}
+    others |= {"--embed", "--forms", "--heads", "--sizes", "--timed", "--types"}
     others |= {"--standalone", "--nnodes", "--nproc-per-node", "--rdzv-backend", "--rdzv-endpoint"}
     assert mentioned - others <= options
 
