@@ -11,13 +11,15 @@ import hashlib
 import itertools
 import logging
 import operator
-from collections.abc import Iterator, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, astuple, dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from typing_extensions import override
 
 from spacelite import files, npz
 from spacelite.backbones.tokenizer import MOSTLY, SpecialIds, unknown_counts
@@ -52,20 +54,64 @@ DAMAGE = "{} is damaged ({}): it is not used; the embed command of the cache rew
 
 @dataclass(frozen=True)
 class CachedTexts:
-    """The N texts of a split."""
+    """The N texts of a split: in memory, or the file that has some of them is read again."""
 
-    content: bytes  # the texts end to end, in UTF-8
-    offsets: Array  # (N+1,) int64; text i is bytes offsets[i]:offsets[i+1] of `content`
+    offsets: Array  # (N+1,) int64; text i is bytes offsets[i]:offsets[i+1] of all contents
     sources: Sources | None  # where they come from; None if that is not known
 
     def text(self, example: int) -> str:
         """The text of an example."""
-        first, last = self.offsets[example : example + 2].tolist()
-        return self.content[first:last].decode()
+        raise NotImplementedError
+
+    def contents(self) -> Iterator[bytes]:
+        """The texts end to end, in UTF-8, in pieces."""
+        raise NotImplementedError
 
     def source(self, example: int) -> Source | None:
         """Where an example comes from; None if that is not known."""
         return None if self.sources is None else self.sources[example]
+
+
+@dataclass(frozen=True)
+class WholeTexts(CachedTexts):
+    """The texts of one file."""
+
+    content: bytes
+
+    @override
+    def text(self, example: int) -> str:
+        first, last = self.offsets[example : example + 2].tolist()
+        return self.content[first:last].decode()
+
+    @override
+    def contents(self) -> Iterator[bytes]:
+        yield self.content
+
+
+@dataclass(frozen=True)
+class DividedTexts(CachedTexts):
+    """The texts of several shards, of which `_read` keeps a few in memory."""
+
+    parts: tuple[Callable[[], WholeTexts | None], ...]
+    starts: list[int]  # the first example of each part, and at the end N
+
+    @override
+    def text(self, example: int) -> str:
+        at = bisect_right(self.starts, example) - 1
+        return self._part(at).text(example - self.starts[at])
+
+    @override
+    def contents(self) -> Iterator[bytes]:
+        for at in range(len(self.parts)):
+            yield self._part(at).content
+
+    def _part(self, at: int) -> WholeTexts:
+        part = self.parts[at]()
+        if part is None:
+            raise SpaceliteError(
+                "the texts of a cache were damaged while they were read: try again"
+            )
+        return part
 
 
 def keep(path: Path, key: str, dataset: TextDataset, backbone: Path | None = None) -> None:
@@ -151,26 +197,27 @@ def files_and_rows(cache: Cache, split: str) -> tuple[Array, Array] | tuple[None
 def read(cache: Cache, split: str) -> CachedTexts | None:
     """The texts of a split; None if the cache has no file of them, as those of older versions, or,
     with a warning in the log, if that is damaged."""
-    texts = []
+    reads, known = [], []
     for part in cache.file.of_split(split):
         file, examples = side_file(part.path, "texts"), part.places[f"{split}/done"].shape[0]
         try:
             stat = file.stat()
         except OSError:
             return None
-        of_part = _read(file, cache.key, split, examples, stat.st_mtime_ns, stat.st_size)
-        if of_part is None:
-            return None
-        texts.append(of_part)
-    return texts[0] if len(texts) == 1 else _joined(texts)
-
-
-def _joined(texts: Sequence[CachedTexts]) -> CachedTexts:
-    """The texts of several shards, one after another."""
-    offsets = offsets_of(np.concatenate([np.diff(part.offsets) for part in texts]))
-    known = [part.sources for part in texts if part.sources is not None]
-    sources = Sources.joined(known) if len(known) == len(texts) else None
-    return CachedTexts(b"".join(part.content for part in texts), offsets, sources)
+        reads.append(
+            partial(_read, file, cache.key, split, examples, stat.st_mtime_ns, stat.st_size)
+        )
+        texts = reads[-1]()
+        if texts is None or len(reads) == len(cache.file.of_split(split)) == 1:
+            return texts
+        known.append((texts.sources, np.diff(texts.offsets)))
+    sources = [of_part for of_part, _ in known if of_part is not None]
+    return DividedTexts(
+        offsets_of(np.concatenate([lengths for _, lengths in known])),
+        Sources.joined(sources) if len(sources) == len(known) else None,
+        tuple(reads),
+        [*itertools.accumulate((len(lengths) for _, lengths in known), initial=0)],
+    )
 
 
 def check(cache: Cache) -> None:
@@ -198,14 +245,18 @@ def split_digest(cache: Cache, split: str) -> str | None:
     if texts is None:
         return None
     labels = np.asarray(cache.splits[split].labels, np.int64)
-    parts = (texts.content, texts.offsets.astype(np.int64).tobytes(), labels.tobytes())
-    return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
+    content = hashlib.sha256()
+    for part in texts.contents():
+        content.update(part)
+    arrays = (texts.offsets.astype(np.int64), labels)
+    hashes = [content.digest(), *(hashlib.sha256(array.tobytes()).digest() for array in arrays)]
+    return hashlib.sha256(b"".join(hashes)).hexdigest()
 
 
 @lru_cache(maxsize=4)
 def _read(
     file: Path, key: str, split: str, examples: int, modified: int, size: int
-) -> CachedTexts | None:
+) -> WholeTexts | None:
     """The texts of a split. `modified` and `size` stand for the file's content, so that many
     examples of a file are read once, and a damaged file is named once."""
     try:
@@ -215,7 +266,7 @@ def _read(
         return None
 
 
-def _load(file: Path, key: str, split: str, examples: int) -> CachedTexts:
+def _load(file: Path, key: str, split: str, examples: int) -> WholeTexts:
     """Raises SpaceliteError if the file is damaged or belongs to another cache."""
     with read_arrays(file, key, KNOWN, DAMAGE) as arrays:
         written = arrays.read(f"{split}/texts", "u", None)
@@ -238,7 +289,7 @@ def _load(file: Path, key: str, split: str, examples: int) -> CachedTexts:
             if not 0 <= numbers.min() <= numbers.max() < len(names) or rows.min() < 1:
                 raise ValueError("it holds the sources of other texts")
             sources = Sources(names, numbers, rows, sizes)
-    return CachedTexts(content, offsets, sources)
+    return WholeTexts(offsets, sources, content)
 
 
 # Unknown tokens.
