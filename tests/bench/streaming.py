@@ -6,7 +6,8 @@ it changes that only the examples of a window are shuffled.
 CACHE is a complete cache file. A window holds a tenth of the training split. Passes are over the
 training split; in turns, the median of ROUNDS counts. `cold`: the system has dropped the file from
 its memory before each pass. `plain read` reads the bytes of the hidden states in order. Then heads
-are trained for all epochs with the full shuffle and with windows, with the same seeds.
+are trained for all epochs with the full shuffle and with windows, with the same seeds, and the
+difference of their means is given with its interval (t, paired).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from scipy import stats
 
 from spacelite import heads
 from spacelite.cache.store import Cache
@@ -103,6 +105,7 @@ def accuracy(cache: Cache, seeds: int, epochs: int) -> None:
     """Print what windows change."""
     print(f"\n| test, {epochs} epochs, {seeds} seeds: mean (from, to) | CE | accuracy |")
     print("| --- | ---: | ---: |")
+    found = []
     for name, share in (("full shuffle", RESIDENT), ("shuffled in windows", 0.0)):
         memory.RESIDENT_SHARE = share
         metrics = []
@@ -114,7 +117,15 @@ def accuracy(cache: Cache, seeds: int, epochs: int) -> None:
         for metric in ("ce", "accuracy"):
             values = [of[metric] for of in metrics]
             cells.append(f"{np.mean(values):.4f} ({min(values):.4f}, {max(values):.4f})")
+            found.append(values)
         print(f"| {name} | {' | '.join(cells)} |")
+    cells = []
+    for before, after in zip(found[:2], found[2:], strict=True):
+        differences = np.subtract(after, before)
+        half = stats.t.ppf(0.975, seeds - 1) * stats.sem(differences)
+        mean = differences.mean()
+        cells.append(f"{mean:+.4f} ({mean - half:+.4f} to {mean + half:+.4f})")
+    print(f"| difference for the same seed, 95% interval | {' | '.join(cells)} |")
 
 
 def main() -> None:
