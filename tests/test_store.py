@@ -242,7 +242,7 @@ def test_newer_format_is_refused(path):
         store.Cache(path)
 
 
-@pytest.mark.parametrize("later", [{"dtype": "int4"}, {"quantization": "none"}], ids=str)
+@pytest.mark.parametrize("later", [{"dtype": "int3"}, {"quantization": "none"}], ids=str)
 def test_a_type_or_setting_of_a_later_version_is_refused(path, later):
     lay_out(path)
     with edited(path) as file:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,11 @@ class ShardStates:
 
     count: int
     complete: int
-    writing: int  # that processes are writing now
-    missing: int  # whose file is not there
-    problems: dict[str, str]  # why a file cannot be read, by its name
+    writing: int = 0  # that processes are writing now
+    missing: int = 0  # whose file is not there
+    problems: dict[str, str] = field(default_factory=dict)  # why a file cannot be read, by its name
     # Of one process, as the complete shards were written; None if that is not known.
-    tokens_per_second: float | None
+    tokens_per_second: float | None = None
 
     def seconds_left(self, tokens: int) -> float | None:
         """How long those who write now take for so many tokens; None if that is not known."""
@@ -78,38 +78,61 @@ def state(path: Path) -> CacheState:
     try:
         modified = store.written(path).stat().st_mtime
         own = [*path.iterdir()] if path.is_dir() else [path]
-        sizes = [file.stat().st_size for file in (*own, *store.side_files(path)) if file.exists()]
     except FileNotFoundError as error:
         raise SpaceliteError(
             f"{path} is not there any more: another process has removed it; embed again"
         ) from error
-    size = sum(sizes)
+    size = sum(map(_size, (*own, *store.side_files(path))))
     try:
-        if path.is_dir():
+        if store.is_divided(path):
             return _state_of_shards(path, size, modified)
         with store.Cache(path) as cache:
-            return CacheState(
-                cache.name,
-                path,
-                size,
-                modified,
-                sum(len(split) for split in cache.splits.values()),
-                cache.tokens,
-                cache.tokens_done,
-                cache.complete,
-                tuple((name, len(split)) for name, split in cache.splits.items()),
-                _layers_done(cache),
-                layer=cache.spec.layer,
-                dtype=cache.spec.dtype,
-                reduced=None if cache.reduction is None else cache.reduction.dimensions,
-            )
+            return _state_of(cache, size, modified)
     except SpaceliteError as error:
         return CacheState(path.stem, path, size, modified, problem=str(error))
 
 
+def _size(path: Path) -> int:
+    """The size of a file, 0 if there is none: processes that write make and delete some."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _state_of(
+    cache: store.Cache, size: int, modified: float, shards: ShardStates | None = None
+) -> CacheState:
+    return CacheState(
+        cache.name,
+        cache.path,
+        size,
+        modified,
+        sum(len(split) for split in cache.splits.values()),
+        cache.tokens,
+        cache.tokens_done,
+        cache.complete,
+        tuple((name, len(split)) for name, split in cache.splits.items()),
+        _layers_done(cache),
+        layer=cache.spec.layer,
+        dtype=cache.spec.dtype,
+        reduced=None if cache.reduction is None else cache.reduction.dimensions,
+        shards=shards,
+    )
+
+
 def _state_of_shards(path: Path, size: int, modified: float) -> CacheState:
-    """The state of a cache of several files, from what each of them says."""
-    manifest = Manifest.read(path)
+    """The state of a cache of several files: of one that is not complete, from what each file
+    says."""
+    manifest, problem = Manifest.read(path), None
+    if manifest.is_finished:
+        try:
+            with store.Cache(path) as cache:
+                if cache.complete:
+                    count = len(manifest.shards)
+                    return _state_of(cache, size, modified, ShardStates(count, count))
+        except SpaceliteError as error:
+            problem = str(error)
     there = {
         shard.name: state(path / shard.name)
         for shard in manifest.shards
@@ -128,12 +151,6 @@ def _state_of_shards(path: Path, size: int, modified: float) -> CacheState:
         {name: of.problem for name, of in there.items() if of.problem is not None},
         sum(of.tokens for of in complete) / seconds if seconds else None,
     )
-    problem = None
-    if manifest.is_finished:
-        try:
-            store.Cache(path).close()
-        except SpaceliteError as error:
-            problem = str(error)
     return CacheState(
         path.stem,
         path,
@@ -142,7 +159,7 @@ def _state_of_shards(path: Path, size: int, modified: float) -> CacheState:
         sum(manifest.splits.values()),
         manifest.tokens,
         sum(of.tokens_done for of in readable.values()),
-        manifest.is_finished and len(complete) == shards.count and problem is None,
+        False,
         tuple(manifest.splits.items()),
         sum(means) if means else None,
         problem,
