@@ -178,7 +178,7 @@ def test_lists_of_labels_are_a_multi_label_task(embed):
         ({"texts": TEXTS, "labels": pd.DataFrame({"label": LABELS})}, "labels=df\\['label'\\]"),
         ({"texts": datasets.Dataset.from_dict({"text": TEXTS}), "labels": LABELS}, "texts is a Da"),
         ({"dataset": "demo", "max_length": 0}, "max_length=0"),
-        ({"dataset": "demo", "dtype": "int4"}, "dtype=int4"),
+        ({"dataset": "demo", "dtype": "int3"}, "dtype=int3"),
     ],
 )  # fmt: skip
 def test_unusable_data_are_refused_in_pythons_words(embed, given, said):

@@ -502,7 +502,7 @@ def test_bad_settings_leave_nothing_behind(options, problem, bert, reviews, tmp_
 def test_padded_positions_are_cached_and_counted(bert, xlnet, reviews, tmp_path):
     from transformers import AutoModel, AutoTokenizer
 
-    texts = data.read(str(reviews)).splits["test"].texts
+    texts = [*data.read(str(reviews)).splits["test"].texts]
     for folder in (bert, xlnet):
         done = run(tmp_path, folder, reviews, padding="max_length", max_length=20, dtype="float32")
         inputs = AutoTokenizer.from_pretrained(folder)(

@@ -206,6 +206,7 @@ def train(
         names = _names(folder, opened.spec, candidates, training, name, replace=replace)
         wanted = plan.baselines(opened) if baselines else []
         wanted = [config for config in wanted if config not in configs]
+        chosen_device = ranks.device_of(resolve_device(device))
         earlier: dict[HeadConfig, Run | None] = {}
         if ranks.rank() == 0:
             earlier = {
@@ -214,7 +215,6 @@ def train(
             store.prepare(folder)
         missing, _ = ranks.broadcast([earlier.get(config) is None for config in wanted])
         configs += itertools.compress(wanted, missing)
-        chosen_device = ranks.device_of(resolve_device(device))
         if planned.chosen:
             log.info("auto, for %s training examples: %s", f"{examples:,}", planned.sentence)
         of_search = (

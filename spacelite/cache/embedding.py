@@ -31,7 +31,7 @@ from spacelite.backbones.model import (
     plan_batches,
     resolve_device,
 )
-from spacelite.backbones.tokenizer import UNLIMITED, Tokenized, load_tokenizer, special_ids
+from spacelite.backbones.tokenizer import UNLIMITED, Tokenized, held_tokenizer, special_ids
 from spacelite.cache import reuse as reusing
 from spacelite.cache import store
 from spacelite.cache import texts as cached_texts
@@ -405,7 +405,10 @@ def _divided(
         elif path.exists():
             _as_single(path, size, shard)
     new = [path for path in call.specs if not path.exists()]
-    if not new or (shard is None and _at_most(call, data) <= (size or SHARD_SIZE)):
+    if not new:
+        return manifests
+    held_tokenizer(call.backbone_files)  # what is wrong with it is said before the model is loaded
+    if shard is None and _at_most(call, data) <= (size or SHARD_SIZE):
         return manifests
     with ExitStack() as stack:
         for path in sorted(new):
@@ -834,6 +837,7 @@ def tokenize(
         backbone_files,
         everything,
         **spec.tokenizing,
+        tokenizer=held_tokenizer(backbone_files),
         on_chunk=lambda done: on_progress("tokenize", done, len(everything)),
     )
     kept = tokens.kept
@@ -1215,7 +1219,7 @@ def keeps_layers(path: Path, layers: bool | None) -> bool:
 def _count_unknown(path: Path, backbone_files: BackboneFiles) -> None:
     """Count the unknown tokens of a cache file that has no counts."""
     if not cached_texts.read_unknown(path).splits:
-        special = special_ids(load_tokenizer(backbone_files))
+        special = special_ids(held_tokenizer(backbone_files))
         with Cache(path) as cache:
             splits = {name: split.read_index() for name, split in cache.splits.items()}
         cached_texts.write_unknown(path, cached_texts.count_unknown(splits, special))
