@@ -219,6 +219,7 @@ class _Written:
 
     copied: int
     rounding: Rounding
+    repeated: int = 0  # texts with the tokens of another one of the same file
 
 
 # One file.
@@ -317,6 +318,9 @@ def _complete(
                     Rounding(stored_type(spec.dtype)) if part is None else part.roundings[path],
                 )
             )
+        repeated = max(len(writing.plan.repeated) for writing in writings)
+        if part is None:
+            _say_repeated(repeated, len(examples.lengths))
         first = part is None or part.is_first
         if model.precision != "float32":
             if first and model.device == "cpu" and instructions(model.precision) is None:
@@ -347,8 +351,20 @@ def _complete(
                     writing.report_sink()
         finally:
             store.add_seconds(left, time.perf_counter() - locked)
-        written = {writing.path: _Written(writing.copied, writing.rounding) for writing in writings}
+        written = {
+            writing.path: _Written(writing.copied, writing.rounding, repeated)
+            for writing in writings
+        }
         return written, tokens
+
+
+def _say_repeated(texts: int, of: int, where: str = "") -> None:
+    """Say how many texts are copies of an earlier one."""
+    if texts:
+        log.info(
+            "%s of %s texts have the same tokens as another one%s and are not run again",
+            f"{texts:,}", f"{of:,}", where,
+        )  # fmt: skip
 
 
 def _complete_beside(call: _Call, path: Path, spec: CacheSpec, data: TextDataset) -> None:
@@ -606,11 +622,15 @@ def _complete_shards(
             progress.end_shard(shard.tokens, of_shard)
             for file, new in of_shard.items():
                 before = written.get(file.parent, _Written(0, new.rounding))
-                written[file.parent] = _Written(before.copied + new.copied, new.rounding)
+                written[file.parent] = _Written(
+                    before.copied + new.copied, new.rounding, before.repeated + new.repeated
+                )
         # Those that no process of the job writes, others do.
         with progress.shown():
             ranks.barrier()
         left = busy if ranks.rank() == 0 else []
+    repeated = max((of.repeated for of in written.values()), default=0)
+    _say_repeated(repeated, sum(manifest.splits.values()), " of their shard")
     for path in written:
         prefix = f"layer {manifests[path].spec.layer}: " if len(call.specs) > 1 else ""
         roundings[path].log(manifests[path].tokens, prefix)

@@ -362,11 +362,6 @@ def _compute(writings: Sequence[Writing], forward: Forward, on_progress: OnProgr
     """Run what is left through the backbone, each text once."""
     examples, stored = writings[0].examples, stored_type(writings[0].spec.dtype)
     plans = [writing.plan for writing in writings]
-    if repeated := max(len(plan.repeated) for plan in plans):
-        log.info(
-            "%s of %s texts have the same tokens as another one and are not run again",
-            f"{repeated:,}", f"{len(examples.lengths):,}",
-        )  # fmt: skip
     computed = np.unique(np.concatenate([plan.computed for plan in plans]))
     if not len(computed):
         return 0
