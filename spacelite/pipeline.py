@@ -57,9 +57,9 @@ def run(
     """Send items through stages, each of which has its own threads.
 
     Whoever reads the results is one more stage: what it does with a result overlaps with the work
-    on the next items. An exception of a stage is raised where the item's result would come; then,
-    and whenever reading stops, all threads end before anything else happens. At most `ahead` items
-    are on the way at once, so that memory stays bounded.
+    on the next items. An exception of a stage is raised where the item's result would come, once
+    all threads have ended; when reading stops before, they end after the items that they work on.
+    At most `ahead` items are on the way at once, so that memory stays bounded.
     """
     stopped = threading.Event()
     pools = [
@@ -82,6 +82,7 @@ def run(
         return future
 
     waiting: deque[Future[Any]] = deque()
+    collected = False
     try:
         for item in items:
             waiting.append(submit(item))
@@ -89,9 +90,14 @@ def run(
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+    except GeneratorExit:
+        # Perhaps of the garbage collector, in the middle of the start of a thread: to wait for
+        # others there would be to wait for ever.
+        collected = True
+        raise
     finally:
         stopped.set()
         for pool in pools:
             pool.shutdown(wait=False, cancel_futures=True)
         for pool in pools:
-            pool.shutdown(wait=True)
+            pool.shutdown(wait=not collected)

@@ -912,7 +912,8 @@ class _ThreadsRestored:
     gives torch as many as it had before."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # The garbage collector may leave a context while the same thread enters another.
+        self._lock = threading.RLock()
         self._inside = self._before = 0
 
     def __enter__(self) -> None:
