@@ -367,7 +367,7 @@ def test_the_hub_cache_is_where_hf_home_points(tmp_path, bert):
     code = (
         "from spacelite.data import loading as data\nfrom spacelite.backbones.files import locate\n"
         "print(locate('org/tiny').version)\n"
-        "print(data.read('hatexplain').splits['test'].texts)\n"
+        "print(list(data.read('hatexplain').splits['test'].texts))\n"
     )
     environment = {"HF_HOME": str(tmp_path), "HF_HUB_CACHE": None, "HF_DATASETS_CACHE": None}
     done = processes.run(code, fresh=True, env=environment, cwd=tmp_path)
