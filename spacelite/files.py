@@ -120,6 +120,15 @@ def canonical(content: Any) -> str:
     return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
+def require_format(path: Path, version: Any, latest: int) -> None:
+    """Raise SpaceliteError if a file or folder is of a later version than the `latest` that can be
+    read, and TypeError if its version is no number."""
+    if version > latest:
+        raise SpaceliteError(
+            f"{path} has format {version}, this spacelite reads {latest}: upgrade spacelite"
+        )
+
+
 def write_json(path: Path, content: Any, *, sealed: bool = True) -> str:
     """Write an indented JSON document atomically; return the checksum of the file. An object is
     `sealed`: it gets the item `checksum`, that of the canonical JSON of all others. Raises

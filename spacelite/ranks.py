@@ -123,16 +123,6 @@ def count(name: str, step: int = 1) -> int:
         return int(_counters().add(name, step))
 
 
-@contextmanager
-def rank_0_first() -> Iterator[None]:
-    """Rank 0 runs the block before the others do."""
-    if rank() > 0:
-        barrier()
-    yield
-    if rank() == 0:
-        barrier()
-
-
 def barrier() -> None:
     """Wait until all processes are here."""
     if size() > 1:

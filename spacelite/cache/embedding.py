@@ -149,8 +149,10 @@ def embed(
     call = _Call(encoding, backbone_files, specs, layers, reuse, command, on_progress, clock)
     if ranks.size() > 1:
         _require_one_view(cache_dir, specs, shard)
-    with ranks.rank_0_first():
-        manifests = _divided(call, data, shard_size, shard)
+    manifests = _divided(call, data, shard_size, shard) if ranks.rank() == 0 else {}
+    divided, _ = ranks.broadcast([path.name for path in manifests])
+    if ranks.rank() > 0:
+        manifests = {path: Manifest.read(path) for path in specs if path.name in divided}
     _advise_ranks(manifests)
     written, tokens = dict[Path, _Written](), 0
     single = {path: spec for path, spec in specs.items() if path not in manifests}
@@ -389,23 +391,27 @@ class _Part:
     on_progress: OnProgress
     is_first: bool = False  # that this call computes: it is the one to say what is true of all
 
-    def problem(self, path: Path, spec: CacheSpec) -> str | None:
-        """Why the file that is there, if there is any, is not the one to be written."""
-        if not path.exists():
-            return None
+    def is_that_of(self, cache: Cache) -> bool:
+        """Whether an open file is the one to be written."""
+        sizes = {name: len(split) for name, split in cache.splits.items()}
+        return (
+            cache.spec == self.specs[cache.path]
+            and cache.file.attributes[""].get(SHARD) == self.shard.label
+            and (sizes, cache.tokens) == (self.shard.sizes, self.shard.tokens)
+            and self.shard.crc32 in (None, cache.file.crc32)
+        )
+
+    def remove_others(self, path: Path) -> None:
+        """Delete a file that is damaged, or another one, and say so."""
         try:
             with Cache(path) as cache:
-                sizes = {name: len(split) for name, split in cache.splits.items()}
-                if (
-                    cache.spec != spec
-                    or cache.file.attributes[""].get(SHARD) != self.shard.label
-                    or (sizes, cache.tokens) != (self.shard.sizes, self.shard.tokens)
-                    or self.shard.crc32 not in (None, cache.file.crc32)
-                ):
-                    return f"{path} is not shard {self.shard.label} of its cache"
+                if self.is_that_of(cache):
+                    return
+            problem = f"{path} is not shard {self.shard.label} of its cache"
         except DamagedCacheError as error:
-            return f"{path} is damaged ({one_line(error, 80)})"
-        return None
+            problem = f"{path} is damaged ({one_line(error, 80)})"
+        log.warning("%s: it is computed again", problem)
+        files.clear_away(path)
 
 
 def _divided(
@@ -768,10 +774,9 @@ def _read_axes(path: Path) -> Reduction:
     """The reduction that all shards of a cache share."""
     try:
         with npz.opened(path / AXES, "mean|axes|shares") as arrays:
-            return Reduction(
-                arrays.read("mean", "f", None),
-                arrays.read("axes", "f", None, None),
-                arrays.read("shares", "f", None),
+            of_sizes = {"mean": (None,), "axes": (None, None), "shares": (None,)}
+            return Reduction.of(
+                {name: arrays.read(name, "f", *sizes) for name, sizes in of_sizes.items()}
             )
     except (OSError, ValueError) as error:
         raise SpaceliteError(
@@ -1089,7 +1094,7 @@ def _keep_half_precision_error(
     against those of float32 over ERROR_TEXTS texts from all lengths (the norm of the differences
     divided by the norm of float32's), log it and keep it beside the caches, which `model` reads the
     layers of, in this order; of several files, beside their folder, by the first."""
-    paths = [path.parent if path.parent.suffix == store.SUFFIX else path for path in paths]
+    paths = [store.cache_of(path) for path in paths]
     if all(side_file(path, "precision").exists() for path in paths):
         return
     weights = 4 * sum(weight.numel() for weight in model.model.parameters())
@@ -1190,10 +1195,9 @@ def unfinished(
             stack.enter_context(files.lock(path, wait=part is None or part.wait))
         # Another process may have written some while this one waited.
         left = [path for path in left if not is_finished(path, specs[path], layers, part)]
-        for path in left:
-            if part is not None and (problem := part.problem(path, specs[path])):
-                log.warning("%s: it is computed again", problem)
-                files.clear_away(path)
+        if part is not None:
+            for path in filter(Path.exists, left):
+                part.remove_others(path)
         yield left
 
 
@@ -1210,9 +1214,17 @@ def is_finished(
 ) -> bool:
     """Whether a cache file exists and is complete, with its layer means if they are wanted. Raises
     SpaceliteError if its spec differs, unless it is a shard."""
-    if not path.exists() or (part is not None and part.problem(path, spec)):
+    if not path.exists():
         return False
-    with Cache(path) as cache:
+    try:
+        cache = Cache(path)
+    except DamagedCacheError:
+        if part is None:
+            raise
+        return False
+    with cache:
+        if part is not None and not part.is_that_of(cache):
+            return False
         if cache.spec != spec:
             differences = ", ".join(cache.spec.differences(spec))
             raise SpaceliteError(

@@ -264,11 +264,7 @@ class TextStore:
         path = self.folder / "settings.json"
         try:
             content = files.read_json(path)
-            if content["format"] > FORMAT:
-                raise SpaceliteError(
-                    f"{self.folder} has format {content['format']}, this spacelite reads {FORMAT}: "
-                    "upgrade spacelite"
-                )
+            files.require_format(self.folder, content["format"], FORMAT)
             layout = Layout(**content["layout"])
             if content["spec"] != self.spec.as_json() or layout.dtype != self.spec.dtype:
                 raise ValueError("it is of other settings")

@@ -20,7 +20,7 @@ import numpy as np
 from spacelite import npz
 from spacelite.cache.spec import CacheSpec
 from spacelite.cache.split import NO_NUMBERS, Checked, Dataset, digest
-from spacelite.cache.store import Cache, folder_of, is_cache, read_arrays, side_file, written
+from spacelite.cache.store import Cache, cache_of, is_cache, read_arrays, side_file, written
 from spacelite.data.splits import SPLITS
 from spacelite.errors import SpaceliteError
 from spacelite.types import Array
@@ -93,7 +93,7 @@ class Plan:
 def find(path: Path, spec: CacheSpec, ids: Sequence[Array], *, with_layers: bool) -> Plan:
     """Find the texts of a cache, of which the token ids are given, in the finished part of those
     other caches of its folder whose spec is the same but for the data set."""
-    plan, folder = Plan.of_all(len(ids)), folder_of(path)
+    plan, own = Plan.of_all(len(ids)), cache_of(path)
     first: dict[bytes, int] = {}
     for example, text in enumerate(ids):
         plan.first[example] = first.setdefault(digest(text), example)
@@ -101,11 +101,7 @@ def find(path: Path, spec: CacheSpec, ids: Sequence[Array], *, with_layers: bool
         return plan
     names: list[str] = []
     source: dict[int, tuple[int, int, int]] = {}  # first example -> cache, split, row
-    others = [
-        other
-        for other in folder.glob("*.h5")
-        if other not in (path, path.parent) and is_cache(other)
-    ]
+    others = [other for other in own.parent.glob("*.h5") if other != own and is_cache(other)]
     for other in sorted(others, key=lambda other: (-written(other).stat().st_mtime, other.name)):
         if len(source) == len(first):
             break

@@ -132,11 +132,7 @@ class Manifest:
             path = folder / PLAN
         try:
             content = files.read_json(path)
-            if content["format"] > FORMAT:
-                raise SpaceliteError(
-                    f"{path} has format {content['format']}, this spacelite reads {FORMAT}: "
-                    "upgrade spacelite"
-                )
+            files.require_format(path, content["format"], FORMAT)
             if files.CHECKSUM not in content:
                 raise ValueError("it has no checksum")
             shards = tuple(

@@ -241,6 +241,8 @@ class Encoding:
             raise SpaceliteError(
                 f"reduce={self.reduce}: give a whole number of at least 1, or {AUTO}", ["reduce"]
             )
+        if isinstance(self.reduce, int):
+            stored_type(self.dtype).row_values(self.reduce)  # which raises for some of int4
         require("tokens_per_batch", self.tokens_per_batch, optional(whole_number(1)))
 
     def spec(

@@ -95,9 +95,9 @@ def parts(path: Path) -> list[Path]:
     return [path / shard.name for shard in shards.Manifest.read(path).shards]
 
 
-def folder_of(path: Path) -> Path:
-    """The folder of caches in which a cache, or a shard of one, lies."""
-    return path.parent.parent if path.parent.suffix == SUFFIX else path.parent
+def cache_of(path: Path) -> Path:
+    """The cache of a file: itself, or the folder of which it is a shard."""
+    return path.parent if path.parent.suffix == SUFFIX else path
 
 
 def is_cache(path: Path) -> bool:
@@ -316,11 +316,7 @@ def _opened(
                 if is_divided(path)
                 else DataFile(path.with_suffix(suffix))
             )
-            version = file.attributes[""]["format"]
-            if version > latest:
-                raise SpaceliteError(
-                    f"{path} has format {version}, this spacelite reads {latest}: upgrade spacelite"
-                )
+            files.require_format(path, file.attributes[""]["format"], latest)
             yield file
         except FileNotFoundError as error:
             missing = path.with_suffix(suffix)

@@ -198,7 +198,8 @@ def read(cache: Cache, split: str) -> CachedTexts | None:
     """The texts of a split; None if the cache has no file of them, as those of older versions, or,
     with a warning in the log, if that is damaged."""
     reads, known = [], []
-    for part in cache.file.of_split(split):
+    of_split = cache.file.of_split(split)
+    for part in of_split:
         file, examples = side_file(part.path, "texts"), part.places[f"{split}/done"].shape[0]
         try:
             stat = file.stat()
@@ -208,7 +209,7 @@ def read(cache: Cache, split: str) -> CachedTexts | None:
             partial(_read, file, cache.key, split, examples, stat.st_mtime_ns, stat.st_size)
         )
         texts = reads[-1]()
-        if texts is None or len(reads) == len(cache.file.of_split(split)) == 1:
+        if texts is None or len(of_split) == 1:
             return texts
         known.append((texts.sources, np.diff(texts.offsets)))
     sources = [of_part for of_part, _ in known if of_part is not None]

@@ -27,7 +27,7 @@ from spacelite.cache.hdf5 import seal_path
 from spacelite.cache.reuse import Plan
 from spacelite.cache.spec import CacheSpec
 from spacelite.cache.split import Checked, SplitIndex
-from spacelite.cache.store import Cache, few, folder_of
+from spacelite.cache.store import Cache, cache_of, few
 from spacelite.errors import SpaceliteError
 from spacelite.files import human_bytes, write_at
 from spacelite.progress import OnProgress
@@ -254,7 +254,7 @@ class Writing:
         missing: list[int] = []
         size, with_layers = 0, "means" in self.writer.missing
         for example, values in reuse.copies(
-            folder_of(self.path), self.spec, plan, wanted, ids, with_layers=with_layers
+            cache_of(self.path).parent, self.spec, plan, wanted, ids, with_layers=with_layers
         ):
             if values is None:
                 missing.append(example)

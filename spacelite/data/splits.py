@@ -225,11 +225,8 @@ class Split:
 
     def part(self, first: int, last: int) -> Split:
         """The examples first:last."""
-        sources = (
-            None
-            if self.sources is None
-            else self.sources.take(np.arange(first, min(last, len(self))))
-        )
+        rows = np.arange(len(self))[first:last]
+        sources = None if self.sources is None else self.sources.take(rows)
         return Split(self.texts[first:last], self.labels[first:last], sources)
 
     def take(self, rows: npt.NDArray[np.int64]) -> Split:
