@@ -32,7 +32,7 @@ RESIDENT_SHARE = 0.6  # of the free memory, for hidden states; splits that do no
 # the free memory.
 WINDOW = 2**29
 FLOAT = 4  # bytes of a float32
-TENSOR = 10_000  # bytes of the objects that hold one parameter of one head
+TENSOR = 15_000  # bytes of the objects that hold one parameter of one head, as measured with 1,000
 EPOCH = 4096  # bytes of the metrics of one head and epoch
 SHARE = 0.9  # of the free memory: estimates err, and other processes need some
 
