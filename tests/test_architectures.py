@@ -119,7 +119,8 @@ def compared(
         plain = plain.get_encoder()
     random = np.random.default_rng(0)
     ids = [random.integers(5, 60, length).astype(np.int32) for length in LENGTHS]
-    tokens = Tokenized(ids, None, None, 0, "right", SpecialIds(None, frozenset()))
+    whole, special = np.zeros(len(ids), bool), SpecialIds(None, frozenset())
+    tokens = Tokenized(ids, None, None, whole, "right", special)
     model = Backbone(locate(str(folder)), layer=layer, device="cpu", precision=precision)
     # All layers, as long as they are alike.
     others = tuple(range(model.layers - 1)) if layer == -1 else ()

@@ -103,7 +103,7 @@ class Tokenized:
     ids: list[Array]  # special tokens included
     type_ids: list[Array] | None  # segment ids; None if the tokenizer has no segments
     masks: list[Array] | None  # 1 for tokens and 0 for padding; None without padding
-    truncated: int  # number of texts that were cut off at the maximum length
+    cut_off: Array  # which texts were cut off at the maximum length, (N,) bool
     padding_side: str  # `left` for XLNet, whose classification token comes last
     special: SpecialIds
     windows: Windows | None = None  # in which longer texts are run; None if they were cut off
@@ -112,6 +112,11 @@ class Tokenized:
     def skipped(self, length: int) -> int:
         """How many tokens a text of so many begins with that are not kept: an only one is."""
         return int(self.skip_first and length > 1)
+
+    @property
+    def truncated(self) -> int:
+        """Number of texts that were cut off."""
+        return int(self.cut_off.sum())
 
     @property
     def kept(self) -> list[Array]:
@@ -160,7 +165,7 @@ def tokenize(
     ids: list[Array] = []
     type_ids: list[Array] = []
     masks: list[Array] = []
-    truncated = 0
+    cut_off: list[bool] = []
     for start in range(0, len(texts), TEXTS_PER_CHUNK):
         with _encoding(files), _settings:
             _set(tokenizer, max_length if stride is None else None, padding)
@@ -170,7 +175,7 @@ def tokenize(
             ids.append(np.array(encoding.ids, np.int32))
             type_ids.append(np.array(encoding.type_ids, np.int32))
             masks.append(np.array(encoding.attention_mask, np.int32))
-            truncated += bool(encoding.overflowing)
+            cut_off.append(bool(encoding.overflowing))
         on_chunk(len(ids))
     empty = next((number for number, row in enumerate(ids) if not len(row)), None)
     if first is not None and empty is not None:
@@ -188,7 +193,7 @@ def tokenize(
         ids=ids,
         type_ids=type_ids if "token_type_ids" in tokenizer.model_input_names else None,
         masks=masks if padding == "max_length" else None,
-        truncated=truncated,
+        cut_off=np.array(cut_off, bool),
         padding_side=tokenizer.padding_side,
         special=special_ids(tokenizer),
         windows=None if stride is None else _windows(tokenizer, max_length, stride, skip_first),
@@ -263,7 +268,10 @@ def from_ids(
         real = np.flatnonzero(~np.isin(ids, padded))
         first, last = (0, real[-1]) if sample.padding_side == "right" else (real[0], len(ids) - 1)
         masks = [((np.arange(len(ids)) >= first) & (np.arange(len(ids)) <= last)).astype(np.int32)]
-    return Tokenized([ids], type_ids, masks, 0, sample.padding_side, sample.special, sample.windows)
+    whole = np.zeros(1, bool)
+    return Tokenized(
+        [ids], type_ids, masks, whole, sample.padding_side, sample.special, sample.windows
+    )
 
 
 def special_ids(tokenizer: Any) -> SpecialIds:

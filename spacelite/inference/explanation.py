@@ -352,7 +352,17 @@ def explain_text(
     predictor = Predictor(run, backbone=backbone, device=device)
     tokens = predictor.tokenize([text], on_progress)
     warn_of_truncated(run, tokens.truncated, 1)
-    difference = None
+    return explain_tokens(predictor, text, tokens, on_progress)
+
+
+def explain_tokens(
+    predictor: Predictor,
+    text: str,
+    tokens: Tokenized,
+    on_progress: OnProgress = lambda phase, done, total: None,
+) -> Explanation:
+    """Explain the prediction of a predictor's run for a text, of which it made the tokens."""
+    run, difference = predictor.run, None
     if run.head.reads_layers:
         rows = _all_layers(predictor, tokens, on_progress)
         logits = _layer_logits(run, rows)

@@ -44,7 +44,12 @@ class Predicted:
 
     probabilities: Array  # of each label, (N, C) float64; independent in a multi-label run
     unknown: Array  # share of each text's tokens that the backbone does not know, (N,) float64
-    truncated: int  # number of texts that were cut off at the maximum length
+    cut_off: Array  # which texts were cut off at the maximum length, (N,) bool
+
+    @property
+    def truncated(self) -> int:
+        """Number of texts that were cut off."""
+        return int(self.cut_off.sum())
 
 
 class Predictor:
@@ -146,7 +151,7 @@ class Predictor:
             for batch, rows in self.hidden_states(tokens, on_progress):
                 logits[batch] = head_logits(run, rows)
         unknown = unknown_shares(ids, offsets, tokens.special)
-        return Predicted(run.record.task.probabilities(logits), unknown, tokens.truncated)
+        return Predicted(run.record.task.probabilities(logits), unknown, tokens.cut_off)
 
     def predict_batches(
         self,
