@@ -23,6 +23,7 @@ from . import (
     embed,
     evaluate,
     explain,
+    export,
     is_of_a_stream,
     predict,
     report,
@@ -170,6 +171,7 @@ app.command("audit")(command(studies.audit))
 app.command("eval")(command(evaluate.evaluate))
 app.command("predict")(command(predict.predict))
 app.command("explain")(command(explain.explain))
+app.command("export")(command(export.export))
 app.command("report")(command(report.report))
 app.add_typer(runs.app, name="runs")
 app.add_typer(cache.app, name="cache")

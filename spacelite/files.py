@@ -62,12 +62,30 @@ def atomic_write(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Write a folder that is not there yet atomically: yield an empty one beside it, which gets its
+    name once the files in it are on disk, or is deleted if that fails. Raises OSError."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    _remove_abandoned(path)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        for file in sorted(partial.rglob("*")):
+            sync(file)
+        sync(partial)
+        partial.rename(path)
+    finally:
+        if partial.exists():
+            shutil.rmtree(partial)
+
+
 def _remove_abandoned(path: Path) -> None:
-    """Delete the temporary files of `path` that killed processes left behind."""
+    """Delete the temporary files and folders of `path` that killed processes left behind."""
     for partial in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
         process = partial.name.split(".")[-2]
         if process.isdecimal() and not _process_exists(int(process)):
-            partial.unlink(missing_ok=True)
+            delete(partial)
 
 
 def _process_exists(process: int) -> bool:

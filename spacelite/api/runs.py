@@ -42,6 +42,8 @@ from spacelite.data.columns import Reading
 from spacelite.data.readers import TextRows, open_texts
 from spacelite.data.splits import TextDataset
 from spacelite.errors import SpaceliteError
+from spacelite.export.export import Exported
+from spacelite.export.export import export as export_run
 from spacelite.inference import explanation, prediction
 from spacelite.progress import Progress, reporting
 from spacelite.reports.analysis import content
@@ -452,6 +454,41 @@ class TrainedRun:
                     self.run, text, backbone=folder, device=device, on_progress=on_progress
                 )
         return TextExplanation.of(explained, self.run, label, example)
+
+    @checked()
+    def export(
+        self,
+        to: str,
+        out: str | Path,
+        *,
+        quantize: str | None = None,
+        backbone: str | Path | None = None,
+        progress: Progress = True,
+    ) -> Exported:
+        """Write the run in a form that other programs load. It is there once it gave what `predict`
+        gives on 200 texts of the run's own data.
+
+        Args:
+            to: The form: `onnx`.
+            out: The folder to write, which must not exist.
+            quantize: `int8` to round the weights of an ONNX graph: what that costs is measured on
+                the test split.
+            backbone: Folder of the run's backbone, if it was a local one.
+            progress: True for bars, False for none, or a function called with (phase, done, total).
+
+        Returns:
+            What was written, and how near it is to `predict`: print it.
+
+        Raises:
+            SpaceliteError: There is no such form, the run cannot take it, a package or the run's
+                backbone or texts are missing, `out` exists or cannot be written, or the form
+                does not give what `predict` gives.
+        """
+        with reporting(progress) as on_progress:
+            return export_run(
+                self.run, to, files.absolute(Path(out)), cache_dir=self.cache_dir,
+                quantize=quantize, backbone=self._backbone(backbone), on_progress=on_progress,
+            )  # fmt: skip
 
     @checked(cache=CACHE, labels=LABELS)
     def evaluate(

@@ -67,9 +67,12 @@ class Predictor:
         *,
         device: str = "auto",
         tokens_per_batch: int | None = None,
+        precision: str | None = None,
     ) -> None:
+        """`precision` is the number type of the forward pass, by default that of the run's data."""
         require("tokens_per_batch", tokens_per_batch, optional(whole_number(1)))
         self.run, self.device, self.tokens_per_batch = run, device, tokens_per_batch
+        self.precision = precision or run.record.spec.precision
         self.files = backbone_files(run, backbone)
 
     @cached_property
@@ -80,7 +83,7 @@ class Predictor:
             self.files,
             layer=spec.layer,
             device=device,
-            precision=precision_here(spec.precision, device),
+            precision=precision_here(self.precision, device),
             all_layers=self.run.head.reads_layers,
         )
 

@@ -1,0 +1,35 @@
+"""spacelite export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import spacelite
+
+from . import console
+from .options import CACHE_DIR
+
+
+def export(
+    run: str,
+    *,
+    to: str,
+    out: Path,
+    quantize: str | None = None,
+    backbone: str | None = None,
+    cache_dir: Path = CACHE_DIR,
+    as_json: bool = False,
+) -> None:
+    """Write a run in a form that other programs load, and compare it with predict.
+
+    Options:
+        to FORM: onnx: a graph and a small program that classifies with it, without torch.
+        out FOLDER: The folder to write, which must not exist.
+        quantize: int8: round the weights of the graph, and measure what that costs.
+    """
+    arguments = locals()
+    exported = console.call(spacelite.load_run(run, cache_dir).export, arguments)
+    if as_json:
+        console.print_json(exported.as_json())
+    else:
+        console.say(str(exported))

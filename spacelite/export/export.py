@@ -1,0 +1,298 @@
+"""spacelite export: a run in another form, which is there once it gave what `predict` gives."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spacelite import files
+from spacelite.cache import texts
+from spacelite.cache.store import Cache
+from spacelite.errors import SpaceliteError
+from spacelite.export.form import Form, Source
+from spacelite.export.onnx import OnnxForm
+from spacelite.lazy import torch
+from spacelite.metrics.predictions import Predictions
+from spacelite.metrics.significance import (
+    Difference,
+    accuracy_difference,
+    f1_difference,
+    f1_values,
+)
+from spacelite.progress import OnProgress
+from spacelite.runs.store import Run, find_cache
+from spacelite.settings import one_of, optional, require
+from spacelite.tasks import SINGLE_LABEL
+from spacelite.types import Array
+
+FORMS: dict[str, Form] = {"onnx": OnnxForm()}
+
+FORMAT = 1  # of verified.json
+VERIFIED = "verified.json"
+COMPARED = 200  # texts
+TOLERANCE = 1e-4  # of a probability
+SPLITS = ("test", "validation")  # whose texts are compared: those of the first that is there
+LIBRARIES = ("torch", "transformers", "tokenizers", "numpy", "onnx", "onnxruntime")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What rounded weights cost on N examples of a split."""
+
+    split: str
+    examples: int
+    before: dict[str, float]  # metrics of `predict`
+    after: dict[str, float]
+    differences: dict[str, Difference]  # after minus before, with 95% intervals
+
+    def __str__(self) -> str:
+        """The metrics before and after, a line for each."""
+        lines = [
+            f"{name}: {self.before[name]:.4f} -> {self.after[name]:.4f} (difference "
+            f"{difference.value:+.4f}, 95% interval {difference.interval[0]:+.4f} to "
+            f"{difference.interval[1]:+.4f})"
+            for name, difference in self.differences.items()
+        ]
+        return "\n".join([f"cost on {self.examples:,} examples of {self.split}:", *lines])
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A run in another form, on disk.
+
+    Attributes:
+        path: Its folder.
+        form: One of FORMS.
+        files: Bytes by name.
+        difference: The largest between a probability by the form and by `predict`.
+        texts: The number of texts that were compared, of `split`.
+        decisions: How many of them the form decides otherwise, which are ties.
+        notes: What to know of it, in sentences.
+        cost: What rounded weights cost; None without `quantize`.
+    """
+
+    path: Path
+    form: str
+    files: dict[str, int]
+    difference: float
+    texts: int
+    split: str
+    decisions: int
+    notes: tuple[str, ...]
+    cost: Cost | None = None
+
+    @property
+    def bytes(self) -> int:
+        """The size of all files."""
+        return sum(self.files.values())
+
+    def as_json(self) -> dict[str, Any]:
+        """What `export --json` prints."""
+        return {**asdict(self), "path": str(self.path), "bytes": self.bytes}
+
+    def __str__(self) -> str:
+        """What was written, and how near it is to `predict`."""
+        compared = f"{self.texts:,} texts of {self.split}"
+        lines = [
+            f"{self.path}: {self.form}, {len(self.files)} files, {files.human_bytes(self.bytes)}",
+            f"compared with predict on {compared}: probabilities differ by at most "
+            f"{self.difference:.1e}",
+        ]
+        if self.decisions:
+            lines.append(f"{self.decisions} of them are decided otherwise")
+        return "\n".join([*lines, *self.notes, *([] if self.cost is None else [str(self.cost)])])
+
+
+def export(
+    run: Run,
+    to: str,
+    out: Path,
+    *,
+    cache_dir: Path | None = None,
+    quantize: str | None = None,
+    backbone: str | None = None,
+    on_progress: OnProgress = lambda phase, done, total: None,
+) -> Exported:
+    """Write a run in a form of FORMS to a new folder `out`, once it has the probabilities that
+    `predict` gives; with `quantize`, which costs accuracy, once it was measured how much.
+
+    Raises SpaceliteError if there is no such form, the run cannot take it, a package or the run's
+    backbone or texts are missing, `out` exists or cannot be written, or probabilities differ.
+    """
+    require("to", to, one_of(*FORMS))
+    form = FORMS[to]
+    if quantize is not None and not form.quantizations:
+        raise SpaceliteError(f"quantize={quantize} has no effect on to={to}", ["quantize", "to"])
+    require("quantize", quantize, optional(one_of(*form.quantizations)))
+    run.require()
+    if (reason := form.refusal(run)) is not None:
+        raise SpaceliteError(f"run {run.id} cannot be exported to={to}: {reason}", ["to"])
+    form.require()
+    if out.exists() or out.is_symlink():
+        raise SpaceliteError(f"{out} exists: give another folder, or delete it", ["out"])
+    real = RealTexts.of(run, cache_dir or run.folder.parent.parent)
+    source = Source(run, backbone, on_progress)
+    expected = source.predictor.predict(real.some(), on_progress).probabilities
+    with files.writing(out, "; choose another folder"), files.atomic_folder(out) as folder:
+        notes = form.write(source, folder)
+        given = form.probabilities(source, folder, real.some())
+        difference = largest(given, expected)
+        if not difference <= TOLERANCE:
+            raise SpaceliteError(
+                f"run {run.id} cannot be exported to={to}: its probabilities differ from those of "
+                f"predict by up to {difference:.1e} on {len(expected)} texts of {real.split}: "
+                "choose another form",
+                ["to"],
+            )
+        cost = None
+        if quantize is not None:
+            form.quantize(folder, quantize)
+            given = form.probabilities(source, folder, real.some())
+            difference = largest(given, expected)
+            cost = measured(real, source, form, folder)
+        exported = Exported(
+            out, to, {}, difference, len(expected), real.split,
+            changed(run, given, expected), (*real.notes, *notes), cost,
+        )  # fmt: skip
+        write_verified(folder / VERIFIED, exported, run, quantize)
+        sizes = {
+            path.relative_to(folder).as_posix(): path.stat().st_size
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        }
+    exported.files.update(sizes)
+    return exported
+
+
+@dataclass(frozen=True)
+class RealTexts:
+    """The texts of a split of a run's own data."""
+
+    split: str
+    texts: list[str]
+    labels: Array
+    notes: list[str]
+
+    @classmethod
+    def of(cls, run: Run, cache_dir: Path) -> RealTexts:
+        """Those of the test split, or of validation if there are none. Raises SpaceliteError if
+        there is no text of either."""
+        with Cache(find_cache(run, cache_dir)) as cache:
+            for split in SPLITS:
+                written = texts.read(cache, split) if split in cache.splits else None
+                if written is None or not len(cache.splits[split]):
+                    continue
+                labels = np.asarray(cache.splits[split].labels)
+                note = f"there are no texts of test: those of {split} were compared"
+                whole = [written.text(number) for number in range(len(labels))]
+                return cls(split, whole, labels, [note] if split != SPLITS[0] else [])
+            raise SpaceliteError(
+                f"cache {cache.name} has no texts of {' or '.join(SPLITS)} that an export could be "
+                "compared with predict on: run its embed command again, which writes them"
+            )
+
+    def some(self) -> list[str]:
+        """At most COMPARED of them, evenly spread."""
+        count = min(COMPARED, len(self.texts))
+        rows = np.linspace(0, len(self.texts) - 1, count).round().astype(int)
+        return [self.texts[row] for row in rows.tolist()]
+
+
+def largest(given: Array, expected: Array) -> float:
+    """The largest difference of a probability; NaN if one is not a number."""
+    return float(np.abs(np.asarray(given, np.float64) - expected).max())
+
+
+def changed(run: Run, given: Array, expected: Array) -> int:
+    """How many texts are decided otherwise."""
+    record = run.record
+    ours, theirs = (
+        record.task.given(values, record.label_names, None, record.decision_thresholds)
+        for values in (given, expected)
+    )
+    return sum(one != other for one, other in zip(ours, theirs, strict=True))
+
+
+def measured(real: RealTexts, source: Source, form: Form, folder: Path) -> Cost:
+    """What the files of a folder cost on a whole split, compared with `predict`."""
+    predicted = source.predictor.predict(real.texts, source.on_progress).probabilities
+    given = form.probabilities(source, folder, real.texts)
+    ours, theirs = (
+        predictions_of(values, real.labels, source.run) for values in (given, predicted)
+    )
+    differences = {
+        "accuracy": accuracy_difference(
+            int((ours.correct & ~theirs.correct).sum()),
+            int((theirs.correct & ~ours.correct).sum()),
+            len(real.labels),
+        ),
+        "f1_macro": f1_difference(ours, theirs),
+    }
+    before, after = (scores(part) for part in (theirs, ours))
+    each = cross_entropies(ours) - cross_entropies(theirs)
+    error = 1.96 * float(each.std(ddof=1)) / np.sqrt(len(each)) if len(each) > 1 else 0.0
+    mean = float(each.mean())
+    differences["ce"] = Difference(mean, (mean - error, mean + error))
+    return Cost(real.split, len(real.labels), before, after, differences)
+
+
+def predictions_of(probabilities: Array, labels: Array, run: Run) -> Predictions:
+    """Predictions that have these probabilities, (N, C)."""
+    task = run.record.task
+    chances = np.clip(probabilities, 1e-15, 1 - 1e-15)
+    logits = np.log(chances)
+    if task is not SINGLE_LABEL:
+        logits -= np.log1p(-chances)
+    rows = np.arange(len(labels))
+    limits = run.record.decision_thresholds
+    return Predictions(rows, labels, logits, task, thresholds=limits)
+
+
+def scores(predictions: Predictions) -> dict[str, float]:
+    """The metrics that `Cost` compares."""
+    return {
+        "accuracy": float(predictions.correct.mean()),
+        "f1_macro": float(f1_values(predictions).mean()),
+        "ce": float(cross_entropies(predictions).mean()),
+    }
+
+
+def cross_entropies(predictions: Predictions) -> Array:
+    """The cross-entropy of each example, (N,)."""
+    task, logits = predictions.task, torch.from_numpy(predictions.logits)
+    labels = torch.from_numpy(predictions.labels)
+    targets = task.targets(labels, logits.shape[1], logits.dtype)
+    terms: Array = task.cross_entropy(logits[None], labels, targets)[0].mean(dim=-1).numpy()
+    return terms
+
+
+def write_verified(path: Path, exported: Exported, run: Run, quantize: str | None) -> None:
+    """Write how near an export is to `predict`. Raises OSError."""
+    content = {
+        "format": FORMAT,
+        "form": exported.form,
+        "run": run.id,
+        "split": exported.split,
+        "texts": exported.texts,
+        "largest_difference": exported.difference,
+        "tolerance": None if quantize else TOLERANCE,
+        "decided_otherwise": exported.decisions,
+        "quantize": quantize,
+        "cost": None if exported.cost is None else asdict(exported.cost),
+        "versions": {name: version(name) for name in ("spacelite", *LIBRARIES)},
+        "created": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
+    files.write_json(path, content)
+
+
+def version(package: str) -> str | None:
+    """The version of an installed package; None if it is not there."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,136 @@
+"""The form onnx: files that `classify.py` beside them reads, without torch and spacelite."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from typing_extensions import override
+
+from spacelite import __version__, files, heads, npz
+from spacelite.backbones.tokenizer import special_ids, tokenize
+from spacelite.export.form import Form, Source
+from spacelite.heads.ngrams import NGrams
+from spacelite.runs.store import Run
+from spacelite.types import Array
+
+FORMAT = 1  # of classifier.json
+RUNNER = "classify.py"
+
+
+class OnnxForm(Form):
+    """A graph in model.onnx, unless the head reads token ids alone, and what turns texts into its
+    inputs."""
+
+    name = "onnx"
+    extra = "export"
+
+    @override
+    def refusal(self, run: Run) -> str | None:
+        if not run.head.reads_only_ids:
+            return "only heads that read token ids alone can be"
+        return None
+
+    @override
+    def write(self, source: Source, folder: Path) -> list[str]:
+        (folder / "tokenizer.json").write_text(tokenizer_json(source), "utf-8")
+        files.write_json(folder / "classifier.json", classifier_json(source), sealed=False)
+        npz.write(folder / "arrays.npz", ngram_arrays(source.run))
+        shutil.copyfile(Path(__file__).with_name(RUNNER), folder / RUNNER)
+        return []
+
+    @override
+    def probabilities(self, source: Source, folder: Path, texts: Sequence[str]) -> Array:
+        runner = loaded(folder / RUNNER)
+        given: Array = runner.Classifier(folder).probabilities(texts)
+        return given
+
+
+def loaded(path: Path) -> Any:
+    """A Python file as a module, which no other import finds."""
+    spec = importlib.util.spec_from_file_location(f"spacelite_exported_{path.stem}", path)
+    assert spec is not None and spec.loader is not None  # noqa: S101 - the file was written
+    module = importlib.util.module_from_spec(spec)
+    writing, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.dont_write_bytecode = writing
+    return module
+
+
+def tokenizer_json(source: Source) -> str:
+    """The backbone's tokenizer, without truncation and padding."""
+    from tokenizers import Tokenizer
+
+    alone = Tokenizer.from_str(source.tokenizer.backend_tokenizer.to_str())
+    alone.no_truncation()
+    alone.no_padding()
+    return str(alone.to_str(pretty=True))
+
+
+def ngram_arrays(run: Run) -> dict[str, Array]:
+    """The n-grams that a head reads, by the names of arrays.npz; empty if it reads none."""
+    if not run.head.reads_ids:
+        return {}
+    arrays = run.parameters
+    weight = arrays["ngrams.weight" if "ngrams.weight" in arrays else "classifier.weight"]
+    keys, idf = arrays["ngrams.keys"], arrays["ngrams.idf"]
+    return {"ngrams.keys": keys, "ngrams.idf": idf, "ngrams.weight": weight}
+
+
+def classifier_json(source: Source) -> dict[str, Any]:
+    """What turns texts into inputs of the graph, and its outputs into labels (docs/formats.md)."""
+    run, tokenizer = source.run, source.tokenizer
+    record, spec = run.record, run.record.spec
+    files_ = source.predictor.files
+    kind, special = heads.kind(run.head.kind), special_ids(tokenizer)
+    sample = tokenize(files_, ["a"], **spec.tokenizing, tokenizer=tokenizer)
+    windows = None
+    if sample.windows is not None:
+        cut = sample.windows
+        windows = {
+            "size": cut.size, "stride": cut.stride, "before": cut.before, "after": cut.after
+        }  # fmt: skip
+    ngrams = None
+    if run.head.reads_ids:
+        table = NGrams.from_head(run.parameters)
+        ngrams = {"longest": table.longest, "sublinear": run.head.kind != "tfidf"}
+    return {
+        "format": FORMAT,
+        "model": "model.onnx" if source.has_backbone else None,
+        "labels": list(record.label_names),
+        "task": record.task.name.replace("-", "_"),
+        "thresholds": record.thresholds,
+        "max_length": spec.max_length,
+        "truncation_side": tokenizer.truncation_side,
+        "padding": spec.padding,
+        "pad": {
+            "id": tokenizer.pad_token_id,
+            "type_id": tokenizer.pad_token_type_id,
+            "token": tokenizer.pad_token,
+            "side": tokenizer.padding_side,
+        },
+        "prefix": spec.prefix,
+        "windows": windows,
+        "skip_first": spec.skip_first,
+        "has_segments": sample.type_ids is not None,
+        "vocabulary": len(tokenizer),
+        "additive": kind.not_additive(run.head) is None,
+        "bias": kind.bias(run.parameters).astype(np.float64).tolist(),
+        "ngrams": ngrams,
+        "special_ids": sorted(special.others),
+        "unknown_id": special.unknown,
+        "backbone": {
+            "name": spec.backbone,
+            "revision": spec.backbone_version.partition("revision:")[2] or None,
+            "version": spec.backbone_version,
+        },
+        "run": {"id": run.id, "created": record.created, "spacelite": __version__},
+        "text_column": record.text_column,
+    }
