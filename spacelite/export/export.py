@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -14,7 +13,7 @@ from spacelite import files
 from spacelite.cache import texts
 from spacelite.cache.store import Cache
 from spacelite.errors import SpaceliteError
-from spacelite.export.form import Form, Source
+from spacelite.export.form import Form, Source, version
 from spacelite.export.onnx import OnnxForm
 from spacelite.lazy import torch
 from spacelite.metrics.predictions import Predictions
@@ -288,11 +287,3 @@ def write_verified(path: Path, exported: Exported, run: Run, quantize: str | Non
         "created": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
     files.write_json(path, content)
-
-
-def version(package: str) -> str | None:
-    """The version of an installed package; None if it is not there."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None

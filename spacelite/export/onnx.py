@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from typing_extensions import override
 
-from spacelite import __version__, files, heads, npz
+from spacelite import files, heads, npz
 from spacelite.backbones.tokenizer import special_ids, tokenize
-from spacelite.export.form import Form, Source
+from spacelite.export.form import Form, Source, version
 from spacelite.heads.ngrams import NGrams
 from spacelite.runs.store import Run
 from spacelite.types import Array
@@ -131,6 +131,6 @@ def classifier_json(source: Source) -> dict[str, Any]:
             "revision": spec.backbone_version.partition("revision:")[2] or None,
             "version": spec.backbone_version,
         },
-        "run": {"id": run.id, "created": record.created, "spacelite": __version__},
+        "run": {"id": run.id, "created": record.created, "spacelite": version("spacelite")},
         "text_column": record.text_column,
     }
