@@ -7,7 +7,7 @@ import itertools
 import logging
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
@@ -337,23 +337,35 @@ class CachedSplit:
         return rows
 
     def read_examples(self, first: int, last: int, into: Array | None = None) -> Array:
-        """Read the rows of examples first:last as they are stored, and check the checksum of each
-        example that this object has not read before. Raises SpaceliteError if one is
-        damaged."""
-        start, stop = int(self.offsets[first]), int(self.offsets[last])
-        rows = self.stored.memory(stop - start, self.width) if into is None else into
+        """As `read_parts`, of the examples first:last."""
+        return self.read_parts([(first, last)], into)
+
+    def read_parts(self, parts: Sequence[tuple[int, int]], into: Array | None = None) -> Array:
+        """Read the rows of the examples first:last of each part end to end as they are stored, into
+        `into` or (by default) new memory, and check the checksum of each example that this object
+        has not read before. Raises SpaceliteError if one is damaged."""
+        bounds = [tuple(self.offsets[[first, last]].tolist()) for first, last in parts]
+        count = sum(stop - start for start, stop in bounds)
+        rows = self.stored.memory(count, self.width) if into is None else into
+        if len(parts) > 1:
+            for start, stop in bounds:
+                self._file.advise(f"{self.name}/tokens", start, stop)
         most = max(1, CHECKED_AT_ONCE // self.stored.row_bytes(self.width))
         tokens, checks = self.datasets["tokens"], list[Future[list[int]]]()
+        end = 0
         with ThreadPoolExecutor(CHECKERS) as pool:  # crc32 lets other threads run meanwhile
-            for low, high in spans(self.offsets[first : last + 1], most):
-                low, high = first + low, first + high
-                begin, end = int(self.offsets[low]), int(self.offsets[high])
-                part = self.read_tokens(begin, end, rows[begin - start : end - start])
-                if self._unchecked[low:high].any():
-                    checks.append(pool.submit(tokens.damaged, low, high, part))
+            for first, last in parts:
+                for low, high in spans(self.offsets[first : last + 1], most):
+                    low, high = first + low, first + high
+                    start, stop = self.offsets[[low, high]].tolist()
+                    begin, end = end, end + stop - start
+                    read = self.read_tokens(start, stop, rows[begin:end])
+                    if self._unchecked[low:high].any():
+                        checks.append(pool.submit(tokens.damaged, low, high, read))
         for check in checks:
             tokens.refuse(check.result())
-        self._unchecked[first:last] = False
+        for first, last in parts:
+            self._unchecked[first:last] = False
         return rows
 
     def read_hidden(

@@ -36,7 +36,7 @@ from spacelite.types import Array
 
 log = logging.getLogger(__name__)
 
-BLOCKS_PER_WINDOW = 64  # more blocks mix the examples better, but make each read shorter
+BLOCKS_PER_WINDOW = 1024  # more mix the examples better, but each is a read of its own
 PIECE = 2**28  # bytes that are read at a time when a split is copied to a GPU
 
 
@@ -101,8 +101,8 @@ class TokenSplit:
         self._features: dict[str, torch.Tensor] = {}
         self._token_ids: Array | None = None
         self.bytes = split.tokens * split.stored.row_bytes(split.width)
-        self.resident = self.bytes <= budget
-        if self.resident:
+        self.resident = isinstance(split, TokenRows) or self.bytes <= budget
+        if isinstance(split, TokenRows) or self.resident:
             self._tokens = _read_all(split, self.held, device)
             self._starts = self._starts - split.offsets[self.held.start]  # in memory
         else:
@@ -348,7 +348,7 @@ class Stream:
     """A split that is read from the file window by window; a window consists of several blocks, of
     which only the examples `held` are read."""
 
-    def __init__(self, split: CachedSplit | TokenRows, held: slice, device: str) -> None:
+    def __init__(self, split: CachedSplit, held: slice, device: str) -> None:
         self._split = split
         self._held = held
         self._device = device
@@ -420,14 +420,12 @@ class Stream:
         bounds = (self._blocks[blocks], self._blocks[blocks + 1])
         firsts, lasts = (at.clip(self._held.start, self._held.stop).tolist() for at in bounds)
         parts = [part for part in zip(firsts, lasts, strict=True) if part[0] < part[1]]
-        total = sum(int(self._offsets[last] - self._offsets[first]) for first, last in parts)
-        rows = self._split.stored.memory(total, self._split.width)
+        rows = self._split.read_parts(parts)
         end = 0
         for first, last in parts:
-            start, stop = int(self._offsets[first]), int(self._offsets[last])
-            begin, end = end, end + stop - start
-            self._split.read_examples(first, last, rows[begin:end])
-            self._shift[first:last] = begin - start
+            start, stop = self._offsets[[first, last]].tolist()
+            self._shift[first:last] = end - start
+            end += stop - start
         return torch.from_numpy(rows).to(self._device)
 
     def rows(

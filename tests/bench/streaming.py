@@ -5,9 +5,10 @@ it changes that only the examples of a window are shuffled.
 
 CACHE is a complete cache file. A window holds a tenth of the training split. Passes are over the
 training split; in turns, the median of ROUNDS counts. `cold`: the system has dropped the file from
-its memory before each pass. `plain read` reads the bytes of the hidden states in order. Then heads
-are trained for all epochs with the full shuffle and with windows, with the same seeds, and the
-difference of their means is given with its interval (t, paired).
+its memory before each pass. `plain read` reads the bytes of the hidden states in order. A block of a
+window has as many bytes in these passes as in a window of the usual size. Then heads are trained for
+all epochs with the full shuffle and with windows of as many blocks as usual, with the same seeds,
+and the difference of their means is given with its interval (t, paired).
 """
 
 from __future__ import annotations
@@ -23,11 +24,12 @@ from scipy import stats
 
 from spacelite import heads
 from spacelite.cache.store import Cache
-from spacelite.training import engine, loop, memory
+from spacelite.training import batches, engine, loop, memory
 from spacelite.training.config import TrainingConfig
 
 ROUNDS, PIECE, SHARE = 5, 2**23, 10
 RESIDENT = memory.RESIDENT_SHARE
+BLOCKS, BLOCK = batches.BLOCKS_PER_WINDOW, memory.WINDOW // batches.BLOCKS_PER_WINDOW
 free_for_window = memory.free_for_window
 
 
@@ -141,7 +143,9 @@ def main() -> None:
     with Cache(options.cache) as cache:
         split = cache.splits["train"]
         memory.WINDOW = split.tokens * split.stored.row_bytes(split.width) // SHARE
+        batches.BLOCKS_PER_WINDOW = memory.WINDOW // BLOCK
         passes(cache, options.heads)
+        batches.BLOCKS_PER_WINDOW = BLOCKS
         accuracy(cache, options.seeds, options.epochs)
 
 
