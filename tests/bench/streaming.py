@@ -5,10 +5,10 @@ it changes that only the examples of a window are shuffled.
 
 CACHE is a complete cache file. A window holds a tenth of the training split. Passes are over the
 training split; in turns, the median of ROUNDS counts. `cold`: the system has dropped the file from
-its memory before each pass. `plain read` reads the bytes of the hidden states in order. A block of a
-window has as many bytes in these passes as in a window of the usual size. Then heads are trained for
-all epochs with the full shuffle and with windows of as many blocks as usual, with the same seeds,
-and the difference of their means is given with its interval (t, paired).
+its memory before each pass. `plain read` reads the bytes of the hidden states in order. A block of
+these passes has as many bytes as one of a window of the usual size. Then heads are trained for all
+epochs with the full shuffle and with windows of as many blocks as usual, with the same seeds, and
+the difference of their means is given with its interval (t, paired).
 """
 
 from __future__ import annotations
