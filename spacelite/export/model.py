@@ -129,4 +129,5 @@ def model_of(source: Source) -> SpaceliteForSequenceClassification:
     wrong = model.load_state_dict(tensors, strict=False).unexpected_keys
     if wrong:
         raise ValueError(f"the module lacks {wrong}")
-    return model.eval().requires_grad_(False)
+    model.eval().requires_grad_(False)
+    return model

@@ -192,7 +192,7 @@ class NGrams(nn.Module):
         weight = self.weight.T.double()
         for ids, kept, of_text in zip(read.ids, read.kept, shares, strict=True):
             first, length, column = self._known(ids[kept])
-            columns, cell, counts = column.unique(return_inverse=True, return_counts=True)
+            columns, cell, counts = torch.unique(column, return_inverse=True, return_counts=True)
             counted = 1 + counts.double().log() if self.sublinear else counts.double()
             values = counted * self.idf[columns].double()
             size = values.norm() if len(values) else values.new_ones(())
@@ -259,7 +259,7 @@ def rounded(hidden: Tensor, stored: str) -> Tensor:
     if stored == "int4":
         width = hidden.shape[-1]
         padded = nn.functional.pad(hidden, (0, -width % GROUP))
-        groups = padded.unflatten(-1, (-1, GROUP))
+        groups = padded.view(*padded.shape[:-1], -1, GROUP)
         least, most = groups.amin(dim=-1, keepdim=True), groups.amax(dim=-1, keepdim=True)
         largest = torch.where(-least > most, least, most)
         size = (largest.abs() / 8).clamp(*INT4_SCALES)
@@ -347,7 +347,7 @@ class SpaceliteForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
         shares = None
         if output_shares and self.additive:
             zeros = torch.zeros((), dtype=torch.float32, device=logits.device)
-            shares = sum((block.shares(read) for block in blocks), zeros).float()
+            shares = sum((block.shares(read) for block in blocks), zeros).float()  # type: ignore[operator]
         several = self.config.problem_type == "multi_label_classification"
         probabilities = logits.sigmoid() if several else logits.softmax(dim=-1)
         return SpaceliteOutput(logits=logits, probabilities=probabilities, shares=shares)
