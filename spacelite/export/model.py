@@ -119,6 +119,7 @@ def model_of(source: Source) -> SpaceliteForSequenceClassification:
         id2label=dict(enumerate(names)),
         label2id={name: number for number, name in enumerate(names)},
     )
+    model: SpaceliteForSequenceClassification
     model = SpaceliteForSequenceClassification(config, predictor.model.model)
     weights = {"bias": run.parameters["classifier.bias"]}
     for number, (_, of_block) in enumerate(blocks):

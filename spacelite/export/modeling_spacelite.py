@@ -259,12 +259,13 @@ def rounded(hidden: Tensor, stored: str) -> Tensor:
     if stored == "int4":
         width = hidden.shape[-1]
         padded = nn.functional.pad(hidden, (0, -width % GROUP))
-        groups = padded.view(*padded.shape[:-1], -1, GROUP)
+        groups = padded.reshape(*hidden.shape[:-1], -1, GROUP)
         least, most = groups.amin(dim=-1, keepdim=True), groups.amax(dim=-1, keepdim=True)
         largest = torch.where(-least > most, least, most)
         size = (largest.abs() / 8).clamp(*INT4_SCALES)
         scale = torch.where(largest > 0, -size, size).to(torch.bfloat16).float()
-        return ((groups / scale).round().clamp(-8, 7) * scale).flatten(-2)[..., :width]
+        values: Tensor = ((groups / scale).round().clamp(-8, 7) * scale).flatten(-2)
+        return values[..., :width]
     return hidden
 
 
@@ -335,7 +336,7 @@ class SpaceliteForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
         """
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         read = self.read(input_ids, mask, token_type_ids, places)
-        blocks = [
+        blocks: list[Any] = [
             block for block in self.blocks if ngram_logits is None or not isinstance(block, NGrams)
         ]
         total = self.bias.double()
@@ -347,7 +348,7 @@ class SpaceliteForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
         shares = None
         if output_shares and self.additive:
             zeros = torch.zeros((), dtype=torch.float32, device=logits.device)
-            shares = sum((block.shares(read) for block in blocks), zeros).float()  # type: ignore[operator]
+            shares = sum((block.shares(read) for block in blocks), zeros).float()
         several = self.config.problem_type == "multi_label_classification"
         probabilities = logits.sigmoid() if several else logits.softmax(dim=-1)
         return SpaceliteOutput(logits=logits, probabilities=probabilities, shares=shares)

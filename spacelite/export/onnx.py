@@ -15,12 +15,14 @@ from typing_extensions import override
 from spacelite import files, heads, npz
 from spacelite.backbones.tokenizer import special_ids, tokenize
 from spacelite.export.form import Form, Source, version
+from spacelite.export.graph import write_graph
+from spacelite.export.model import ngrams_of, untranslated
 from spacelite.heads.ngrams import NGrams
 from spacelite.runs.store import Run
 from spacelite.types import Array
 
 FORMAT = 1  # of classifier.json
-RUNNER = "classify.py"
+RUNNER, MODEL = "classify.py", "model.onnx"
 
 
 class OnnxForm(Form):
@@ -29,15 +31,16 @@ class OnnxForm(Form):
 
     name = "onnx"
     extra = "export"
+    modules = ("onnx", "onnxscript", "onnxruntime")
 
     @override
     def refusal(self, run: Run) -> str | None:
-        if not run.head.reads_only_ids:
-            return "only heads that read token ids alone can be"
-        return None
+        return untranslated(run)
 
     @override
     def write(self, source: Source, folder: Path) -> list[str]:
+        if source.has_backbone:
+            write_graph(source, folder / MODEL)
         (folder / "tokenizer.json").write_text(tokenizer_json(source), "utf-8")
         files.write_json(folder / "classifier.json", classifier_json(source), sealed=False)
         npz.write(folder / "arrays.npz", ngram_arrays(source.run))
@@ -78,9 +81,7 @@ def ngram_arrays(run: Run) -> dict[str, Array]:
     """The n-grams that a head reads, by the names of arrays.npz; empty if it reads none."""
     if not run.head.reads_ids:
         return {}
-    arrays = run.parameters
-    weight = arrays["ngrams.weight" if "ngrams.weight" in arrays else "classifier.weight"]
-    keys, idf = arrays["ngrams.keys"], arrays["ngrams.idf"]
+    keys, idf, weight = ngrams_of(run)
     return {"ngrams.keys": keys, "ngrams.idf": idf, "ngrams.weight": weight}
 
 
@@ -103,7 +104,7 @@ def classifier_json(source: Source) -> dict[str, Any]:
         ngrams = {"longest": table.longest, "sublinear": run.head.kind != "tfidf"}
     return {
         "format": FORMAT,
-        "model": "model.onnx" if source.has_backbone else None,
+        "model": MODEL if source.has_backbone else None,
         "labels": list(record.label_names),
         "task": record.task.name.replace("-", "_"),
         "thresholds": record.thresholds,

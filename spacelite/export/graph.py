@@ -1,0 +1,226 @@
+"""A run's torch module as an ONNX graph, compared with the module on batches of all shapes."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spacelite.backbones.tokenizer import special_ids
+from spacelite.errors import SpaceliteError, is_out_of_memory, one_line
+from spacelite.export.form import Source
+from spacelite.export.model import model_of
+from spacelite.lazy import torch
+from spacelite.types import Array
+
+if TYPE_CHECKING:
+    from spacelite.export.modeling_spacelite import SpaceliteForSequenceClassification
+
+OPSET = 20
+# Of the traced example: the exporter has special cases for sizes of 0 and 1, and no size occurs
+# twice, so that none is taken for another.
+ROWS, TOKENS = 6, 7
+# Weights of more bytes lie in a file beside the graph: protobuf takes 2 GB at most.
+LARGEST = 1_900_000_000
+TOLERANCE = 1e-4  # of a probability
+BATCHES = (1, 2, 33)  # texts
+EXPORTERS = ("torch.onnx", "onnxscript", "onnx_ir")
+
+
+def write_graph(source: Source, path: Path) -> None:
+    """Write the graph of a run whose head reads hidden states. Raises SpaceliteError if the
+    backbone cannot be translated, or if the graph gives something else than the module."""
+    module, inputs = model_of(source), Inputs.of(source)
+    weights = sum(weight.numel() * weight.element_size() for weight in module.parameters())
+    try:
+        program = _translated(module, inputs)
+        with _quiet():
+            program.save(path, external_data=weights > LARGEST)
+    except OSError:
+        raise
+    except Exception as error:  # whatever the exporter raises
+        raise _refusal(source, "cannot be translated into", one_line(error, 200)) from error
+    _check(source, module, inputs, path)
+
+
+def _refusal(source: Source, what: str, why: str) -> SpaceliteError:
+    return SpaceliteError(
+        f"{source.run.record.spec.backbone} {what} an ONNX graph ({why}): choose another form",
+        ["to"],
+    )
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The inputs of a run's graph."""
+
+    vocabulary: int  # token ids are below
+    segments: bool  # whether there are token_type_ids
+    windows: bool  # whether there are places
+    labels: int  # of ngram_logits; 0 if there are none
+
+    @classmethod
+    def of(cls, source: Source) -> Inputs:
+        """Those of a run."""
+        run, config = source.run, source.predictor.model.model.config
+        tokens = source.predictor.tokenize(["a"])
+        return cls(
+            min(len(source.tokenizer), config.vocab_size),
+            tokens.type_ids is not None,
+            tokens.windows is not None,
+            len(run.record.label_names) if run.head.reads_ids else 0,
+        )
+
+    def random(self, mask: Array, token: int | None = None) -> dict[str, Array]:
+        """Inputs for an attention mask (rows, n), with random token ids or of one token alone. Of
+        texts in windows each has two of the rows, or one if there is a single row."""
+        random, (rows, tokens) = np.random.default_rng(0), mask.shape
+        ids = random.integers(0, self.vocabulary, mask.shape)
+        inputs = {
+            "input_ids": ids if token is None else np.full_like(ids, token),
+            "attention_mask": mask,
+        }
+        texts = rows
+        if self.segments:
+            inputs["token_type_ids"] = np.zeros_like(mask)
+        if self.windows:
+            texts = max(1, rows // 2)
+            each = rows // texts * tokens
+            places = np.arange(texts)[:, None] * each + np.arange(each - each // 3)
+            places[-1, 1 + each // 2 :] = -1  # a shorter text
+            inputs["places"] = places
+        if self.labels:
+            values = random.normal(size=(texts, self.labels))
+            inputs["ngram_logits"] = values.astype(np.float32)
+        return inputs
+
+    @property
+    def sizes(self) -> dict[str, dict[int, str]]:
+        """Which dimensions of the inputs vary, with their names."""
+        rows = {0: "rows", 1: "tokens"}
+        sizes = {"input_ids": rows, "attention_mask": rows}
+        if self.segments:
+            sizes["token_type_ids"] = rows
+        if self.windows:
+            sizes["places"] = {0: "texts", 1: "kept"}
+        if self.labels:
+            sizes["ngram_logits"] = {0: "texts" if self.windows else "rows"}
+        return sizes
+
+
+def _translated(module: SpaceliteForSequenceClassification, inputs: Inputs) -> Any:
+    """The graph of a module. Where the masks of its attention resist, it is computed step by
+    step."""
+    backbone: Any = module.backbone
+    attention = backbone.config._attn_implementation
+    try:
+        return _traced(module, inputs)
+    except Exception as error:  # whatever the exporter raises
+        if is_out_of_memory(error) or attention == "eager":
+            raise
+        backbone.set_attn_implementation("eager")
+        try:
+            return _traced(module, inputs)
+        finally:
+            backbone.set_attn_implementation(attention)
+
+
+def _traced(module: SpaceliteForSequenceClassification, inputs: Inputs) -> Any:
+    class Traced(torch.nn.Module):
+        """The module with the inputs and outputs of the graph, in order."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = module
+
+        def forward(
+            self,
+            input_ids: torch.Tensor,
+            attention_mask: torch.Tensor,
+            token_type_ids: torch.Tensor | None = None,
+            places: torch.Tensor | None = None,
+            ngram_logits: torch.Tensor | None = None,
+        ) -> tuple[torch.Tensor, ...]:
+            output = self.module(
+                input_ids, attention_mask, token_type_ids, places, ngram_logits, output_shares=True
+            )
+            outputs = (output.logits, output.probabilities, output.shares)
+            return tuple(value for value in outputs if value is not None)
+
+    names = ["logits", "probabilities", *(["shares"] if module.additive else [])]
+    example = inputs.random(np.ones((ROWS, TOKENS), np.int64))
+    dims = {name: torch.export.Dim(name) for of in inputs.sizes.values() for name in of.values()}
+    with _quiet(), torch.no_grad():
+        return torch.onnx.export(
+            Traced().eval(),
+            kwargs={name: torch.from_numpy(value) for name, value in example.items()},
+            input_names=[*example],
+            output_names=names,
+            dynamic_shapes={
+                name: {number: dims[size] for number, size in of.items()}
+                for name, of in inputs.sizes.items()
+            },
+            opset_version=OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's notes on itself."""
+    levels = {logger: logger.level for logger in map(logging.getLogger, EXPORTERS)}
+    for logger in levels:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in levels.items():
+            logger.setLevel(level)
+
+
+def _check(
+    source: Source, module: SpaceliteForSequenceClassification, inputs: Inputs, path: Path
+) -> None:
+    """Raise SpaceliteError if the graph gives something else than the module: for batches of one
+    text and of several, of one token, of the longest texts, of unknown words, and with padding."""
+    import onnxruntime
+
+    try:
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own errors
+        raise _refusal(source, "has no runnable", one_line(error, 200)) from error
+    longest, special = source.run.record.spec.max_length, special_ids(source.tokenizer)
+    padded = np.ones((2, 5), np.int64)
+    padded[1, 3:] = 0
+    if source.tokenizer.padding_side == "left":
+        padded = padded[:, ::-1].copy()
+    cases = [(f"{rows} texts", inputs.random(np.ones((rows, 5), np.int64))) for rows in BATCHES]
+    cases += [
+        ("one token", inputs.random(np.ones((1, 1), np.int64))),
+        (f"{longest} tokens", inputs.random(np.ones((1, longest), np.int64))),
+        ("unknown words", inputs.random(np.ones((2, 5), np.int64), special.unknown or 0)),
+        ("padding", inputs.random(padded)),
+    ]
+    for what, case in cases:
+        try:
+            (given,) = session.run(["probabilities"], case)
+        except Exception as error:  # as above
+            raise _refusal(
+                source, "has no runnable", f"with {what}: {one_line(error, 150)}"
+            ) from error
+        with torch.no_grad():
+            output = module(**{name: torch.from_numpy(value) for name, value in case.items()})
+        difference = float(np.abs(given - output.probabilities.numpy()).max())
+        if not difference <= TOLERANCE:
+            why = f"with {what}, its probabilities differ by {difference:.1e}"
+            raise _refusal(source, "is not reproduced by", why)
