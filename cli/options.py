@@ -223,14 +223,15 @@ def option(argument: str) -> str:
 def known_names(arguments: list[str], command: Any, commands: Mapping[str, Any]) -> list[str]:
     """A command line with the options that other libraries call differently (`--latent-dim`) under
     the names that they have here (`--latent`). Raises ValueError if an option belongs to another
-    command; the message says to which."""
+    command, which the message names, or if one that takes a single value is given twice."""
     options = itertools.takewhile(lambda argument: argument != "--", arguments)
     if "--import" in (argument.partition("=")[0] for argument in options):
         raise ValueError("--import stands before the command: spacelite --import FILE COMMAND ...")
     if hasattr(command, "commands"):  # a group, such as `cache`
         return arguments
     known = _options_of(command) | {"--help"}
-    renamed: list[str] = []
+    single = {name for given in command.params if _takes_one(given) for name in given.opts}
+    renamed, seen = list[str](), set[str]()
     for number, argument in enumerate(arguments):
         if argument == "--":
             return renamed + arguments[number:]
@@ -244,6 +245,12 @@ def known_names(arguments: list[str], command: Any, commands: Mapping[str, Any])
                     f"No such option: {given}. {name} is an option of {' and '.join(elsewhere)}."
                 )
             argument = name + equals + value if name in known else argument
+        name = argument.partition("=")[0]
+        if name in seen:
+            several = f"; write several values with commas: {name} A,B"
+            several = several if name in _lists(command) else ""
+            raise ValueError(f"{name} is given twice, and only one value counts{several}.")
+        seen |= {name} & single
         renamed.append(argument)
     return renamed
 
@@ -259,12 +266,7 @@ def with_cache_dir(command: str, cache_dir: Path) -> str:
 def comma_hint(arguments: list[str], command: Any) -> str:
     """What to write in place of several values with spaces between them, `--inter 0 0.2`; "" if no
     option that takes a list was given so."""
-    lists = {
-        name
-        for parameter in command.params
-        if any(mark in (getattr(parameter, "help", None) or "") for mark in ("(s)", "or a list"))
-        for name in parameter.opts
-    }
+    lists = _lists(command)
     for number, argument in enumerate(arguments):
         following = arguments[number + 1 :]
         values = list(itertools.takewhile(lambda value: not value.startswith("--"), following))
@@ -272,6 +274,24 @@ def comma_hint(arguments: list[str], command: Any) -> str:
             together = ",".join(value.strip(",") for value in values)
             return f"; write several values with commas: {argument} {together}"
     return ""
+
+
+def _lists(command: Any) -> set[str]:
+    """The options that take several values with commas between them."""
+    marks = ("(s)", "or a list", "comma list")
+    return {
+        name
+        for parameter in command.params
+        if any(mark in (getattr(parameter, "help", None) or "") for mark in marks)
+        for name in parameter.opts
+    }
+
+
+def _takes_one(parameter: Any) -> bool:
+    """Whether a parameter is an option with a value that must not be repeated."""
+    return (
+        parameter.param_type_name == "option" and not parameter.multiple and not parameter.is_flag
+    )
 
 
 def _options_of(command: Any) -> set[str]:

@@ -84,7 +84,8 @@ def test_the_commands_name_options():
 
 def test_train_and_report_say_it(cache_path, tmp_path):
     there = ["--cache-dir", str(tmp_path)]
-    heads = ["train", "--cache", str(cache_path), "--head", "linear,logreg", *there]
+    train = ["train", "--cache", str(cache_path), *there]
+    heads = [*train, "--head", "linear,logreg"]
     done = CliRunner().invoke(app, heads)
     assert done.exit_code == 0 and "had only 15 updates (15 epochs of 1 batch)" in done.stderr
     assert "train with --epochs auto, --batch-size auto and --lr auto" in done.stderr
@@ -101,7 +102,7 @@ def test_train_and_report_say_it(cache_path, tmp_path):
     assert "1 of the 4 systems had only 15 updates in training" in shown, shown
     # A head on top of others starts at their optimum: it needs few.
     on_top = ["--head", "additive", "--blocks", "ngrams+space", "--epochs", "2"]
-    done = CliRunner().invoke(app, [*heads, *on_top])
+    done = CliRunner().invoke(app, [*train, *on_top])
     assert done.exit_code == 0 and "updates" not in done.stderr, done.stderr
     shown = " ".join(CliRunner().invoke(app, report).stdout.split())
     assert "1 of the 5 systems had only 15 updates in training" in shown, shown

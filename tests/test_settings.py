@@ -30,11 +30,11 @@ def spacelite_command(*arguments):
 
 @pytest.fixture
 def train(cache_path, tmp_path):
-    """The command, on a cache, without anything but a linear head."""
+    """The command, on a cache, without anything but one head."""
     there = ["--cache", cache_path, "--cache-dir", tmp_path]
 
-    def run(*options):
-        short = ["--head", "linear", "--epochs", 1, "--json"]
+    def run(*options, head="linear"):
+        short = ["--head", head, "--epochs", 1, "--json"]
         return spacelite_command("train", *there, *short, *options)
 
     return run
@@ -106,7 +106,7 @@ def test_help_says_what_both_forms_mean():
 
 def test_names_that_other_libraries_use_are_options(train):
     options = ("--learning-rate", "0.001", "--latent-dim=5", "--max-grad-norm", "2", "--bs", 16)
-    done = train(*options, "--head", "space")
+    done = train(*options, head="space")
     assert done.exit_code == 0, done.output
     (run,) = json.loads(done.stdout)
     settings = run["settings"]
@@ -137,9 +137,12 @@ def test_every_other_name_leads_to_an_option():
         (["train", "--limit", "9"], "--limit is an option of embed and "),
         (["train", "--epoch", "9"], "--epochs"),
         (["cache", "list", "--jsn"], "--json"),
+        (["train", "--head", "space", "--head=linear"], "write several values with commas: --head"),
+        (["train", "--epochs", "3", "--epochs", "4"], "--epochs is given twice"),
+        (["embed", "--max-seq-length", "9", "--max-length", "8"], "--max-length is given twice"),
     ],
 )
-def test_an_unknown_option_suggests_what_there_is(arguments, said):
+def test_a_wrong_option_says_what_to_write(arguments, said):
     done = spacelite_command(*arguments)
     assert done.exit_code == 2
     assert said in " ".join(done.output.split())
