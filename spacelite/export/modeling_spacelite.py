@@ -360,8 +360,13 @@ class SpaceliteForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
         config = self.config
         segments = {"token_type_ids": type_ids} if config.segments and type_ids is not None else {}
         every = self.reads_layers or config.layer != -1
+        # XLNet's subtracts it from 1.0, which the ONNX exporter takes of floats alone.
+        is_float = self.backbone.config.model_type == "xlnet"
         output = self.backbone(
-            input_ids=ids, attention_mask=mask, output_hidden_states=every, **segments
+            input_ids=ids,
+            attention_mask=mask.float() if is_float else mask,
+            output_hidden_states=every,
+            **segments,
         )
         hidden = output.last_hidden_state
         if config.layer != -1:
