@@ -33,6 +33,7 @@ PHASES = {
     "predict": ("predicting", "texts"),
     "evaluate": ("evaluating", "tokens"),
     "verify": ("verifying", "tokens"),
+    "export": ("exporting", "steps"),
     "report": ("analysing", "tables"),
     "draw": ("drawing", "figures"),
 }

@@ -129,6 +129,12 @@ def export(
         raise SpaceliteError(f"quantize={quantize} has no effect on to={to}", ["quantize", "to"])
     require("quantize", quantize, optional(one_of(*form.quantizations)))
     run.require()
+    if quantize is not None and run.head.reads_only_ids:
+        raise SpaceliteError(
+            f"quantize={quantize} has no effect on run {run.id}: its head reads token ids alone, "
+            "and has no backbone whose weights could be rounded",
+            ["quantize"],
+        )
     if (reason := form.refusal(run)) is not None:
         raise SpaceliteError(f"run {run.id} cannot be exported to={to}: {reason}", ["to"])
     form.require()
@@ -138,8 +144,11 @@ def export(
     source = Source(run, backbone, on_progress)
     expected = source.predictor.predict(real.some(), on_progress).probabilities
     with files.writing(out, "; choose another folder"), files.atomic_folder(out) as folder:
+        on_progress("export", 0, 2)
         notes = form.write(source, folder)
+        on_progress("export", 1, 2)
         given = form.probabilities(source, folder, real.some())
+        on_progress("export", 2, 2)
         difference = largest(given, expected)
         if not difference <= TOLERANCE:
             raise SpaceliteError(

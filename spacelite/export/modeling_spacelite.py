@@ -361,8 +361,9 @@ class SpaceliteForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
         segments = {"token_type_ids": type_ids} if config.segments and type_ids is not None else {}
         every = self.reads_layers or config.layer != -1
         # XLNet's subtracts it from 1.0, which the ONNX exporter takes of floats alone.
-        is_float = self.backbone.config.model_type == "xlnet"
-        output = self.backbone(
+        backbone: Any = self.backbone
+        is_float = backbone.config.model_type == "xlnet"
+        output = backbone(
             input_ids=ids,
             attention_mask=mask.float() if is_float else mask,
             output_hidden_states=every,

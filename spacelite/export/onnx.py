@@ -15,7 +15,7 @@ from typing_extensions import override
 from spacelite import files, heads, npz
 from spacelite.backbones.tokenizer import special_ids, tokenize
 from spacelite.export.form import Form, Source, version
-from spacelite.export.graph import write_graph
+from spacelite.export.graph import quantize_graph, write_graph
 from spacelite.export.model import ngrams_of, untranslated
 from spacelite.heads.ngrams import NGrams
 from spacelite.runs.store import Run
@@ -23,6 +23,16 @@ from spacelite.types import Array
 
 FORMAT = 1  # of classifier.json
 RUNNER, MODEL = "classify.py", "model.onnx"
+NEEDED, WITH_GRAPH = ("numpy>=1.26", "tokenizers>=0.20"), ("onnxruntime>=1.20",)
+DOCKERFILE = """\
+FROM python:3.12-slim
+WORKDIR /classifier
+COPY requirements.txt .
+RUN pip install --no-cache-dir -r requirements.txt
+COPY . .
+USER nobody
+ENTRYPOINT ["python", "classify.py"]
+"""
 
 
 class OnnxForm(Form):
@@ -32,6 +42,7 @@ class OnnxForm(Form):
     name = "onnx"
     extra = "export"
     modules = ("onnx", "onnxscript", "onnxruntime")
+    quantizations = ("int8",)
 
     @override
     def refusal(self, run: Run) -> str | None:
@@ -45,7 +56,14 @@ class OnnxForm(Form):
         files.write_json(folder / "classifier.json", classifier_json(source), sealed=False)
         npz.write(folder / "arrays.npz", ngram_arrays(source.run))
         shutil.copyfile(Path(__file__).with_name(RUNNER), folder / RUNNER)
+        needed = [*NEEDED, *(WITH_GRAPH if source.has_backbone else [])]
+        (folder / "requirements.txt").write_text("".join(f"{line}\n" for line in needed))
+        (folder / "Dockerfile").write_text(DOCKERFILE)
         return []
+
+    @override
+    def quantize(self, folder: Path, to: str) -> None:
+        quantize_graph(folder / MODEL)
 
     @override
     def probabilities(self, source: Source, folder: Path, texts: Sequence[str]) -> Array:
