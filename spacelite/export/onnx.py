@@ -28,7 +28,7 @@ DOCKERFILE = """\
 FROM python:3.12-slim
 WORKDIR /classifier
 COPY requirements.txt .
-RUN pip install --no-cache-dir -r requirements.txt
+RUN PIP_NO_CACHE_DIR=1 pip install -r requirements.txt
 COPY . .
 USER nobody
 ENTRYPOINT ["python", "classify.py"]
