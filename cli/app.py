@@ -28,6 +28,7 @@ from . import (
     predict,
     report,
     runs,
+    serve,
     studies,
     train,
     while_a_command_runs,
@@ -172,6 +173,7 @@ app.command("eval")(command(evaluate.evaluate))
 app.command("predict")(command(predict.predict))
 app.command("explain")(command(explain.explain))
 app.command("export")(command(export.export))
+app.command("serve")(command(serve.serve))
 app.command("report")(command(report.report))
 app.add_typer(runs.app, name="runs")
 app.add_typer(cache.app, name="cache")

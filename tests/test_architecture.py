@@ -41,6 +41,8 @@ GATEWAYS = {
     "rich": ["progress"],
     "filelock": ["files"],
     "psutil": ["memory"],
+    "starlette": ["export"],
+    "uvicorn": ["export"],
 }
 
 

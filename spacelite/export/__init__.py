@@ -1,1 +1,1 @@
-"""A run in forms that other programs load: each is compared with `predict` before it is there."""
+"""A run in forms that other programs load, each compared with `predict`; and as a service."""
