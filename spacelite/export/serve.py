@@ -66,6 +66,8 @@ BATCH_TEXTS, BATCH_CHARACTERS = 32, 100_000  # with which a batch is full
 TURN = 8  # texts of a request in a batch, before those of the next one
 LONGEST_WAIT = 60  # seconds that clients are told to wait at most
 CONNECTIONS = 256  # open at once
+LINGER = 0.5  # seconds in which requests that are on their way arrive before the end
+LEAST_READ = 65_536  # bytes that a client has to read of its answer in `read_timeout`
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 FIELDS = ("text", "texts", "explain", "min_probability", "threshold")
 QUIET = ("uvicorn.error", "uvicorn.access", "asyncio")  # their tracebacks may quote a request
@@ -620,13 +622,13 @@ def as_json(content: Any, status: int = 200, headers: Mapping[str, str] | None =
     """A JSON document."""
     text = json.dumps(finite(content), ensure_ascii=False, allow_nan=False)
     safe = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store", **(headers or {})}
-    # Half of a character, of what a client sent, stays an escape.
-    return Response(text.encode("utf-8", "backslashreplace"), status, safe, "application/json")
+    return Response(text.encode(), status, safe, "application/json")
 
 
 async def refused(request: Request, error: Any) -> Response:
     """The answer to a request that is not served, given the HTTPException."""
-    return as_json({"error": visible_name(error.detail)}, error.status_code, error.headers)
+    detail = error.detail.encode("utf-8", "backslashreplace").decode()  # a half of a character
+    return as_json({"error": visible_name(detail)}, error.status_code, error.headers)
 
 
 def unavailable(problem: str, seconds: int) -> HTTPException:
@@ -674,13 +676,14 @@ def openapi(limits: Limits) -> dict[str, Any]:
 
 
 class Connection(H11Protocol):
-    """A connection, which is cut off if the head of a request, or the reading of an answer, takes
-    more than so many seconds; uvicorn waits for both as long as it takes."""
+    """A connection, which is cut off if the head of a request takes more than so many seconds, or
+    if the client reads hardly anything of its answer for as long; uvicorn would wait for both."""
 
     def __init__(self, *arguments: Any, seconds: float, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._seconds = seconds
         self._deadline: asyncio.TimerHandle | None = None
+        self._unread = 0  # bytes of an answer, when the deadline was set
 
     @override
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -708,6 +711,7 @@ class Connection(H11Protocol):
 
     def _limit(self) -> None:
         if self._deadline is None:
+            self._unread = self.transport.get_write_buffer_size()
             self._deadline = self.loop.call_later(self._seconds, self._cut_off)
 
     def _unlimit(self) -> None:
@@ -717,18 +721,34 @@ class Connection(H11Protocol):
 
     def _cut_off(self) -> None:
         self._deadline = None
+        unread = self.transport.get_write_buffer_size()
         busy = self.cycle is not None and not self.cycle.response_complete
-        if not busy or self.transport.get_write_buffer_size():
+        if unread and self._unread - unread >= LEAST_READ:
+            self._limit()
+        elif unread or not busy:
             self.transport.abort()
 
 
 class Server(uvicorn.Server):
-    """The server, which SIGTERM and Ctrl-C end in order; uvicorn would then raise the signal again,
-    whose exit code the process would have."""
+    """The server, which SIGTERM and Ctrl-C end in order."""
 
+    @override
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Refuse what is new, and answer the rest. Clients are told first that their connections
+        end: uvicorn would close those that wait, though a request may be on its way."""
+        closing = [*self.server_state.default_headers, (b"connection", b"close")]
+        self.server_state.default_headers = closing
+        for connection in self.server_state.connections:
+            if isinstance(connection, Connection) and connection.cycle is not None:
+                connection.cycle.default_headers = closing
+        await asyncio.sleep(LINGER)
+        await super().shutdown(sockets)
+
+    @override
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Handle the two signals in the block."""
+        """Handle the two signals in the block. uvicorn would raise them again after it, and the
+        exit code would be theirs."""
         before = {number: signal.signal(number, self.handle_exit) for number in STOPPING}
         try:
             yield
