@@ -30,12 +30,14 @@ def serve(
     cache_dir: Path = CACHE_DIR,
     as_json: bool = False,
 ) -> None:
-    """Answer HTTP requests with a run's predictions, until Ctrl-C.
+    """Answer HTTP requests with the predictions of a run, or of an export, until Ctrl-C.
 
     POST /predict classifies {"text": ...} or {"texts": [...]}; GET / is a page for people, and
     GET /docs lists all routes. There is no authentication: whoever reaches the port may use it.
 
     Options:
+        run: A run's id, a part of it that no other run has, its name, or its folder; or a folder of
+            export --to onnx.
         host: Address to listen at; 0.0.0.0 for those of all networks.
         port: Port to listen at; 0 for any that is free.
         max_body SIZE: The largest body of a request.
@@ -52,20 +54,29 @@ def serve(
     if not body:
         raise SpaceliteError(f"--max-body {max_body}: give a size such as 500kB or 2MB")
     limits = service.Limits(body, max_texts, max_characters, queue, timeout, read_timeout)
-    loaded = spacelite.load_run(run, cache_dir)
-    model = service.RunModel(
-        loaded.run,
-        loaded.decides,
-        backbone=backbone,
-        device=device,
-        tokens_per_batch=tokens_per_batch,
-    )
+    model: service.Model
+    if (Path(run) / "classifier.json").exists():
+        of_runs = {"--backbone": backbone, "--tokens-per-batch": tokens_per_batch}
+        for name, value in {**of_runs, "--device": None if device == "auto" else device}.items():
+            if value is not None:
+                raise SpaceliteError(f"{name} {value} has no effect on an export: leave it out")
+        model = service.ExportModel(Path(run))
+    else:
+        loaded = spacelite.load_run(run, cache_dir)
+        model = service.RunModel(
+            loaded.run,
+            loaded.decides,
+            backbone=backbone,
+            device=device,
+            tokens_per_batch=tokens_per_batch,
+        )
+    name = model.about["run"]
 
     def listening(url: str) -> None:
         if as_json:
-            console.print_json({"url": url, "run": loaded.id})
+            console.print_json({"url": url, "run": name})
             sys.stdout.flush()
         else:
-            console.say(f"{url} serves run {loaded.id}; Ctrl-C ends it")
+            console.say(f"{url} serves run {name}; Ctrl-C ends it")
 
     service.serve(model, host=host, port=port, limits=limits, listening=listening)

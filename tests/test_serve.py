@@ -14,8 +14,10 @@ import jsonschema
 import numpy as np
 import processes
 import pytest
-from conftest import refusal, texts
+import test_page
+from conftest import NASTY_LABELS, refusal, texts
 from starlette.testclient import TestClient
+from test_page import VIEWS, keep
 
 import spacelite
 from spacelite.errors import SpaceliteError
@@ -297,6 +299,47 @@ def test_limits_that_make_no_sense_are_refused(limits):
     assert name in refusal(Limits, **limits)
 
 
+# An export in place of a run.
+
+
+@pytest.mark.parametrize("kind", ["tfidf", pytest.param("layers", marks=pytest.mark.slow)])
+def test_an_export_answers_as_the_run_and_its_program_is_not_run(runs, kind, tmp_path):
+    run, folder = runs[kind], tmp_path / "export"
+    run.export("onnx", folder, progress=False)
+    (folder / "classify.py").write_text("raise SystemExit('the program of the folder was run')")
+    (folder / "sitecustomize.py").write_text("raise SystemExit('and this one')")
+    asked = [text for text in SAMPLE if len(text) < 200] + ["film " * 100]
+    content = {"texts": asked, "explain": True}
+    with serving(serve.ExportModel(folder)) as client, serving(of_run(run)) as original:
+        answer, expected = (one.post("/predict", json=content).json() for one in (client, original))
+        about, of = client.get("/labels").json(), original.get("/labels").json()
+        jsonschema.validate(about, schema("About"))
+        wish = client.post("/predict", json={"text": "a", "threshold": "accuracy=0.9"})
+        none = client.post("/predict", json={"texts": ["a"] * 40 + ["b", " "]})
+    jsonschema.validate(answer, schema("Predictions"))
+    assert {name for name in of if of[name] != about[name]} == {"head", "trained_on"}
+    assert wish.status_code == 400 and "serve the run itself" in wish.json()["error"]
+    assert none.status_code == 400 and "text 42 is empty" in none.json()["error"]
+    for own, row in zip(answer["predictions"], expected["predictions"], strict=True):
+        shares, explained = own.pop("explanation"), row.pop("explanation")
+        assert own.pop("probabilities") == pytest.approx(row.pop("probabilities"), abs=1e-4)
+        assert own == row
+        for word, other in zip(shares["words"], explained["words"], strict=True):
+            assert word.pop("shares") == pytest.approx(other.pop("shares"), abs=1e-3)
+            assert word == other
+    assert [own["truncated"] for own in answer["predictions"]][-1] is True
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", "null", '{"labels": 1, "task": "x"}', "{" * 9])
+def test_a_damaged_export_is_refused_in_one_line(tmp_path, content):
+    (tmp_path / "classifier.json").write_text(content)
+    assert "export the run again" in refusal(serve.ExportModel, tmp_path)
+    done = processes.spacelite("serve", tmp_path, "--port", 0).wait()
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    done = processes.spacelite("serve", tmp_path, "--device", "cpu").wait()
+    assert done.stderr == "error: --device cpu has no effect on an export: leave it out\n"
+
+
 # The queue.
 
 
@@ -528,9 +571,11 @@ def head(length, *more):
     return "\r\n".join([*lines, f"Content-Length: {length}", "", ""]).encode()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_signal_ends_it_once_all_that_was_accepted_is_answered(runs, number):
-    many = [f"{SECRET} {text}" for text in texts(400, longest=25)]
+    many = [f"{SECRET} {text}" for text in texts(200, longest=25)]
     answers = []
     with process(runs["space"]) as server:
         assert post(server.port, {"text": "a"})[0] == 200
@@ -548,19 +593,20 @@ def test_a_signal_ends_it_once_all_that_was_accepted_is_answered(runs, number):
             connection.close()
             return count
 
-        processes.until(lambda: waiting() > 1200)  # all four are queued, and none is done
+        processes.until(lambda: waiting() > 600)  # all four are queued, and none is done
         server.send_signal(number)
         for thread in threads:
             thread.join(120)
         done = server.wait()
     assert done.returncode == 0
-    assert [(status, len(body["predictions"])) for status, body in answers] == [(200, 400)] * 4
+    assert [(status, len(body["predictions"])) for status, body in answers] == [(200, 200)] * 4
     assert done.stderr.splitlines()[-1] == "ended; 5 requests were answered"
     assert SECRET not in done.stdout + done.stderr and "Traceback" not in done.stderr
     with pytest.raises(ConnectionRefusedError):
         post(server.port, {"text": "a"})
 
 
+@pytest.mark.slow
 def test_hostile_clients_are_cut_off_and_nothing_of_them_is_logged(runs):
     with process(runs["space"], "--read-timeout", "0.5") as server:
         port, body = server.port, json.dumps({"text": f"a {SECRET}"}).encode()
@@ -596,6 +642,7 @@ def test_hostile_clients_are_cut_off_and_nothing_of_them_is_logged(runs):
 
 
 LARGE = """
+import sys, time
 import numpy as np
 from spacelite.export import serve
 from spacelite.inference.prediction import Predicted
@@ -603,7 +650,7 @@ from spacelite.tasks import SINGLE_LABEL
 
 class Model:
     unexplained, about = "", {"run": "large"}
-    def load(self): pass
+    def load(self): time.sleep(float(sys.argv[1]))
     def decision(self, *_): return serve.Decision(SINGLE_LABEL, ["a", "b"], {})
     def predict(self, texts, before=0):
         none = np.zeros(len(texts))
@@ -617,7 +664,7 @@ serve.serve(Model(), port=0, limits=limits, listening=lambda url: print(url, flu
 
 def test_a_client_that_does_not_read_its_answer_is_cut_off():
     body = json.dumps({"text": "a", "explain": True}).encode()
-    with processes.start(LARGE) as server, socket.socket() as deaf:
+    with processes.start(LARGE, 0) as server, socket.socket() as deaf:
         port = int(server.line().rpartition(":")[2])
         deaf.connect(("127.0.0.1", port))
         deaf.sendall(head(len(body)) + body)
@@ -631,6 +678,15 @@ def test_a_client_that_does_not_read_its_answer_is_cut_off():
         assert len(raw(port, head(len(body), "Connection: close"), body)[0]) > 30_000_000
         server.send_signal(signal.SIGTERM)
         assert server.wait().returncode == 0
+
+
+def test_a_signal_while_the_model_loads_ends_it():
+    with processes.start(LARGE, 1) as server:
+        port = int(server.line().rpartition(":")[2])
+        processes.until(lambda: b"loading" in raw(port, b"GET /health HTTP/1.0\r\n\r\n")[0])
+        server.send_signal(signal.SIGTERM)
+        done = server.wait()
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_what_prevents_it_is_said_in_one_line(runs, tmp_path, monkeypatch):
@@ -685,3 +741,75 @@ def test_an_address_that_others_reach_is_warned_of(runs):
         server.send_signal(signal.SIGTERM)
         done = server.wait()
     assert "no authentication" in done.stderr and done.returncode == 0
+
+
+# The page.
+
+browser = test_page.browser  # the fixture
+SAID = (
+    "<script>window.owned=1</script> <img src=x onerror=window.owned=1> a very good & boring film"
+)
+
+
+@pytest.fixture(scope="module")
+def page_server(report_dir):
+    """A run whose labels are hostile, too."""
+    runs = spacelite.load_runs(report_dir)
+    hostile = [run for run in runs if set(run.labels) == set(NASTY_LABELS)]
+    with process(next(run for run in hostile if run.record.head.kind == "linear")) as server:
+        processes.until(lambda: post(server.port, {"text": "a"})[0] == 200)
+        yield server
+
+
+@pytest.mark.slow
+@pytest.mark.chromium
+@pytest.mark.parametrize(("width", "mode"), VIEWS)
+def test_the_page_shows_probabilities_and_words(browser, page_server, width, mode, tmp_path):
+    address = f"http://127.0.0.1:{page_server.port}/"
+    _, answer = post(page_server.port, {"text": SAID, "explain": True})
+    (expected,) = answer["predictions"]
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=mode)
+    page, said, requests = context.new_page(), [], []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(address)
+    page.fill("#text", SAID)
+    page.keyboard.press("Control+Enter")
+    page.wait_for_selector("#result:not([hidden])")
+    assert page.text_content("#given") == expected["label"]
+    rows = page.locator("#probabilities tr").all_inner_texts()
+    for row, (name, value) in zip(rows, expected["probabilities"].items(), strict=True):
+        assert row.split() == [*name.split(), f"{100 * value:.1f}%"]
+    for label in NASTY_LABELS:
+        page.select_option("#of", label)
+        explanation = expected["explanation"]
+        shares = [word["shares"][label] for word in explanation["words"]]
+        pieces = page.locator("#words > *")
+        assert pieces.count() == len(shares)
+        for number, share in enumerate(shares):
+            title = pieces.nth(number).get_attribute("title").replace("\u2212", "-")
+            assert float(title.partition(",")[0]) == pytest.approx(share, abs=6e-5)
+            kind = pieces.nth(number).get_attribute("class")
+            weak = abs(share) <= serve.explanation.WEAK * max(map(abs, shares))
+            assert kind == (None if weak else "for" if share > 0 else "against")
+        (*_, logit) = page.locator("#most tr").all_inner_texts()
+        found = float(logit.split()[1].replace("\u2212", "-"))
+        assert found == pytest.approx(explanation["logits"][label], abs=6e-5)
+        assert label in page.text_content("#legend")
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    keep(page, f"serve-{width}-{mode}", tmp_path)
+    page.fill("#text", " ")
+    page.click("#send")
+    page.wait_for_selector("#problem:has-text('is empty')")
+    assert not page.is_visible("#result")
+    assert requests == [address + path for path in ("", "labels", "predict", "predict")]
+    page.goto(address + "docs")
+    page.wait_for_selector("#schemas table")
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert f"curl {address}predict" in page.text_content("#routes")
+    keep(page, f"serve-docs-{width}-{mode}", tmp_path)
+    refused = "Failed to load resource: the server responded with a status of 400 (Bad Request)"
+    assert set(said) <= {refused}  # which Chromium says of each such answer
+    assert page.evaluate("window.owned") is None
+    context.close()

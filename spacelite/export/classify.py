@@ -93,10 +93,10 @@ class Classifier:
     def predict(self, texts: Sequence[str]) -> list[dict[str, Any]]:
         """Of each text its `label`, or `labels` where it may have several, the `probabilities`, and
         the share of its tokens that are `unknown` to the backbone."""
-        return self.predict_counting(texts)[0]
+        return self.predict_with_cuts(texts)[0]
 
-    def predict_counting(self, texts: Sequence[str]) -> tuple[list[dict[str, Any]], int]:
-        """As `predict`; and how many texts are longer than the classifier reads: the rest of each
+    def predict_with_cuts(self, texts: Sequence[str]) -> tuple[list[dict[str, Any]], list[bool]]:
+        """As `predict`; and of each text whether it is longer than the classifier reads: its rest
         is ignored."""
         tokens = self._tokenize(texts)
         probabilities = self._probabilities(self._logits(tokens))
@@ -104,7 +104,7 @@ class Classifier:
             self._prediction(text, values, tokens.unknown(self.settings, number))
             for number, (text, values) in enumerate(zip(texts, probabilities, strict=True))
         ]
-        return predictions, tokens.truncated
+        return predictions, tokens.cut_off
 
     def probabilities(self, texts: Sequence[str]) -> Array:
         """The probability of each label, (N, C) float64."""
@@ -285,7 +285,7 @@ class Tokens:
         self.ids = [np.array(one.ids, np.int64) for one in encoded]
         self.type_ids = [np.array(one.type_ids, np.int64) for one in encoded]
         self.masks = [np.array(one.attention_mask, np.int64) for one in encoded]
-        self.truncated = sum(bool(one.overflowing) for one in encoded)
+        self.cut_off = [bool(one.overflowing) for one in encoded]
         # Those whose hidden states are read.
         self.kept = [ids[self.skipped(len(ids)) :] for ids in self.ids]
 
@@ -537,7 +537,7 @@ def _classify(options: Any) -> None:
         _write(classifier, column, rows, options.out)
         return
     texts = [row[column] for row in rows]
-    found, truncated = classifier.predict_counting(texts)
+    found, cut_off = classifier.predict_with_cuts(texts)
     if options.explain:
         found = [classifier.explain(text) for text in texts]
     if options.json:
@@ -546,7 +546,7 @@ def _classify(options: Any) -> None:
         print("\n\n".join(_explanation(one) for one in found))
     else:
         print("\n".join(_line(one) for one in found))
-    _say_truncated(classifier, truncated)
+    _say_truncated(classifier, sum(cut_off))
 
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -632,14 +632,14 @@ def _write(classifier: Classifier, column: str, rows: Iterable[dict[str, str]], 
             table = csv.writer(file, delimiter=DELIMITERS[out.suffix], lineterminator="\n")
             while batch := list(itertools.islice(rows, TEXTS)):
                 texts = [row[column] for row in batch]
-                found, cut = classifier.predict_counting(texts)
+                found, cut_off = classifier.predict_with_cuts(texts)
                 predicted = [_columns(one) for one in found]
                 names = _free(list(batch[0]), list(predicted[0]))
                 if not count:
                     table.writerow([*batch[0], *names])
                 for row, given in zip(batch, predicted, strict=True):
                     table.writerow([*row.values(), *given.values()])
-                count, truncated = count + len(batch), truncated + cut
+                count, truncated = count + len(batch), truncated + sum(cut_off)
         if not count:
             raise ClassifierError("there is no text: give at least one")
         partial.replace(out)

@@ -32,17 +32,17 @@ from typing import Any, Protocol
 import numpy as np
 from typing_extensions import override
 
-from spacelite import heads
+from spacelite import files, heads
 from spacelite.data.columns import text_problem
-from spacelite.errors import SpaceliteError, is_out_of_memory
+from spacelite.errors import SpaceliteError, is_out_of_memory, one_line
+from spacelite.export import classify
 from spacelite.export.form import version
-from spacelite.files import finite
 from spacelite.inference import explanation
 from spacelite.inference.prediction import Predicted, Predictor
 from spacelite.runs.record import RunRecord
 from spacelite.runs.store import Run
 from spacelite.settings import positive, require, whole_number
-from spacelite.tasks import Task
+from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL, Task
 from spacelite.types import Array
 from spacelite.visible import visible_name
 
@@ -70,6 +70,7 @@ LINGER = 0.5  # seconds in which requests that are on their way arrive before th
 LEAST_READ = 65_536  # bytes that a client has to read of its answer in `read_timeout`
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 FIELDS = ("text", "texts", "explain", "min_probability", "threshold")
+TASKS: dict[str, Task] = {"single_label": SINGLE_LABEL, "multi_label": MULTI_LABEL}  # of exports
 QUIET = ("uvicorn.error", "uvicorn.access", "asyncio")  # their tracebacks may quote a request
 
 
@@ -180,7 +181,7 @@ class RunModel:
         record = run.record
         reason = heads.kind(run.head.kind).not_additive(run.head)
         self.unexplained = "" if reason is None else f"run {run.id} cannot be explained: {reason}"
-        self.about = {
+        self.about: dict[str, Any] = {
             "labels": list(record.label_names),
             "task": record.task.name,
             "thresholds": record.thresholds,
@@ -215,6 +216,88 @@ class RunModel:
         found = explanation.explain_tokens(self._predictor, text, tokens)
         words = [(word.text, word.special, word.unknown) for word in found.words]
         return explained(found.labels, words, found.shares, found.bias_shown, found.logits_shown)
+
+
+class ExportModel:
+    """A folder of the form `onnx`. This package's own `classify.py` reads its files: the program in
+    the folder is not run.
+
+    Raises:
+        SpaceliteError: It is no such folder, or cannot be read.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        try:
+            settings = files.read_json(folder / "classifier.json")
+            self._task = TASKS[settings["task"]]
+            self._labels, self._thresholds = list(settings["labels"]), settings["thresholds"]
+            run, backbone, additive = (settings[name] for name in ("run", "backbone", "additive"))
+            self.about: dict[str, Any] = {
+                "labels": self._labels,
+                "task": self._task.name,
+                "thresholds": self._thresholds,
+                "run": run["id"],
+                "name": None,
+                "head": None,
+                "trained_on": None,
+                "backbone": backbone["name"],
+                "backbone_version": backbone["version"],
+                "max_length": None if settings["windows"] else settings["max_length"],
+                "explains": additive,
+            }
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise SpaceliteError(
+                f"{folder / 'classifier.json'} cannot be read ({one_line(error, 80)}): export the "
+                "run again"
+            ) from error
+        self.unexplained = (
+            "" if additive else f"{folder} cannot explain: its logits are not a sum over words"
+        )
+
+    def load(self) -> None:
+        """Load the graph and the tokenizer."""
+        with _classifying():
+            self._classifier = classify.Classifier(self._folder)
+
+    def decision(self, threshold: str | None, min_probability: Any) -> Decision:
+        """As `predict` decides, by the thresholds in the folder."""
+        if threshold is not None:
+            raise SpaceliteError(
+                f"threshold={threshold}: an export has no validation texts to choose thresholds "
+                "on: serve the run itself, or give min_probability",
+                ["threshold", "min_probability"],
+            )
+        return Decision(self._task, self._labels, self._thresholds, min_probability)
+
+    def predict(self, texts: Sequence[str], before: int = 0) -> Predicted:
+        """Classify N texts."""
+        with _classifying(before):
+            found, cut_off = self._classifier.predict_with_cuts(texts)
+        return Predicted(
+            np.array([[*one["probabilities"].values()] for one in found]),
+            np.array([one["unknown"] for one in found]),
+            np.array(cut_off),
+        )
+
+    def explain(self, text: str) -> dict[str, Any]:
+        """Each word's share in each label's logit."""
+        with _classifying():
+            found = self._classifier.explain(text)
+        words = [(word["text"], word["special"], word["unknown"]) for word in found["words"]]
+        shares = np.array([word["contributions"] for word in found["words"]])
+        bias, logits = np.array(found["bias"]), np.array(found["logits"])
+        return explained(self._labels, words, *map(self._task.centred, (shares, bias, logits)))
+
+
+@contextlib.contextmanager
+def _classifying(before: int = 0) -> Iterator[None]:
+    """What classify.py raises, as SpaceliteError; `before` texts came before those that it has."""
+    try:
+        yield
+    except classify.ClassifierError as error:
+        message = re.sub(r"^text (\d+)", lambda match: f"text {int(match[1]) + before}", str(error))
+        raise SpaceliteError(message) from error
 
 
 def explained(
@@ -620,7 +703,7 @@ async def _disconnected(request: Request) -> None:
 
 def as_json(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """A JSON document."""
-    text = json.dumps(finite(content), ensure_ascii=False, allow_nan=False)
+    text = json.dumps(files.finite(content), ensure_ascii=False, allow_nan=False)
     safe = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store", **(headers or {})}
     return Response(text.encode(), status, safe, "application/json")
 
@@ -814,7 +897,8 @@ def serve(
             raise KeyboardInterrupt
         if service.worker.problem is not None:
             raise service.worker.problem
-        log.info("ended; %s requests were answered", f"{service.answered:,}")
+        count = service.answered
+        log.info("ended; %s request%s answered", f"{count:,}", " was" if count == 1 else "s were")
 
 
 def listen(host: str, port: int) -> socket.socket:
