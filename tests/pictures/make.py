@@ -6,7 +6,9 @@ CACHE_DIR is that of `spacelite demo`. Needs Chromium.
 from __future__ import annotations
 
 import io
+import json
 import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -34,6 +36,26 @@ def picture(page: Page, path: Path, from_selector: str, height: int, name: str) 
     page.set_viewport_size({"width": 1400, "height": height})
     page.evaluate(f"window.scrollTo(0, {top})")
     page.wait_for_timeout(500)
+    save(page, name)
+
+
+def served(page: Page, run: spacelite.TrainedRun) -> None:
+    """Take the page of `spacelite serve` with the answer for a text, as serve.png."""
+    words = ["serve", run.id, "--cache-dir", str(run.cache_dir), "--port", "0", "--json"]
+    program = [sys.executable, "-c", "from spacelite_cli import main; main()", *words]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        page.set_viewport_size({"width": 1000, "height": 900})
+        page.goto(json.loads("".join(server.stdout.readline() for _ in range(4)))["url"])
+        page.fill("#text", TEXT)
+        page.click("#send")
+        page.wait_for_selector("#result:not([hidden])")
+        save(page, "serve")
+        server.terminate()
+
+
+def save(page: Page, name: str) -> None:
+    """Save what is seen of a page."""
     image = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     image = image.resize((WIDTH, round(image.height * WIDTH / image.width)), Image.LANCZOS)
     image = image.quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
@@ -41,7 +63,7 @@ def picture(page: Page, path: Path, from_selector: str, height: int, name: str) 
 
 
 def main(cache_dir: str) -> None:
-    """Write report.png and explain.png into docs/pictures."""
+    """Write report.png, explain.png and serve.png into docs/pictures."""
     runs = spacelite.load_runs(cache_dir)
     first = next(run for run in sorted(runs, key=lambda run: run.id) if "--space--" in run.id)
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
@@ -54,6 +76,7 @@ def main(cache_dir: str) -> None:
         page = browser.new_page(viewport={"width": 1400, "height": 1000}, reduced_motion="reduce")
         picture(page, report, "h1", 1420, "report")
         picture(page, explained, "h1", 1080, "explain")
+        served(page, first)
         browser.close()
 
 
