@@ -578,7 +578,7 @@ def _rows(options: Any) -> tuple[str, Iterable[dict[str, str]]]:
         listed = ", ".join(columns) or "none"
         wanted = f"there is no column {column!r}" if column else "no column is called text"
         raise ClassifierError(
-            f"{options.file}: {wanted}: give one of its columns as --text-column: {listed}"
+            f"{options.file}: {wanted}: name one of its columns as --text-column: {listed}"
         )
 
     def rows() -> Iterator[dict[str, str]]:
@@ -715,7 +715,7 @@ def _say_truncated(classifier: Classifier, count: int) -> None:
     if count:
         limit = classifier.settings["max_length"]
         print(
-            f"texts longer than {limit} tokens, of which the rest is ignored: {count:,}",
+            f"texts of more than {limit} tokens, which were cut off: {count:,}",
             file=sys.stderr,
         )
 

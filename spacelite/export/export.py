@@ -137,7 +137,7 @@ def export(
         )
     if (reason := form.refusal(run)) is not None:
         raise SpaceliteError(f"run {run.id} cannot be exported to={to}: {reason}", ["to"])
-    form.require()
+    form.require(run)
     if out.exists() or out.is_symlink():
         raise SpaceliteError(f"{out} exists: give another folder, or delete it", ["out"])
     real = RealTexts.of(run, cache_dir or run.folder.parent.parent)

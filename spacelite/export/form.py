@@ -58,8 +58,8 @@ class Form(ABC):
     modules: ClassVar[Sequence[str]] = ()
     quantizations: ClassVar[Sequence[str]] = ()
 
-    def require(self) -> None:
-        """Raise SpaceliteError if a module that the form needs is not installed."""
+    def require(self, run: Run) -> None:
+        """Raise SpaceliteError if a module that the form of a run needs is not installed."""
         missing = [name for name in self.modules if importlib.util.find_spec(name) is None]
         if missing:
             raise SpaceliteError(

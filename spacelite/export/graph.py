@@ -179,17 +179,15 @@ def _traced(module: SpaceliteForSequenceClassification, inputs: Inputs) -> Any:
 def _tidy(model: Any) -> None:
     """Leave out what the exporter notes for its own developers: source code, and paths of this
     machine. Nodes of the backbone are named after it."""
-    for node in model.graph:
-        inside = any("module.backbone" in scope for scope in node.metadata_props.values())
-        node.name = f"{BACKBONE if inside else 'head/'}{node.name}"
-    for function in (model, *model.functions.values()):
-        for node in function.graph if function is model else function:
-            for thing in (node, *node.outputs):
-                thing.metadata_props.clear()
-                thing.doc_string = None
-    for value in (*model.graph.inputs, *model.graph.initializers.values()):
-        value.metadata_props.clear()
-    for thing in (model, model.graph):
+    from onnx_ir.traversal import RecursiveGraphIterator
+
+    noted: list[Any] = [model, model.graph, *model.graph.inputs, *model.graph.initializers.values()]
+    for graph in (model.graph, *(function.graph for function in model.functions.values())):
+        for node in RecursiveGraphIterator(graph):
+            inside = any("module.backbone" in scope for scope in node.metadata_props.values())
+            node.name = f"{BACKBONE if inside else 'head/'}{node.name}"
+            noted += [node, *node.outputs]
+    for thing in noted:
         thing.metadata_props.clear()
         thing.doc_string = None
 
@@ -206,6 +204,9 @@ def quantize_graph(path: Path) -> None:
     for file in path.parent.glob(f"{path.name}*"):
         file.rename(before.parent / file.name)
     graph = onnx.load(before, load_external_data=False).graph
+    # A product with a bias is divided in two first, under another name.
+    head = [node.name for node in graph.node if not node.name.startswith(BACKBONE)]
+    head += [f"{name}_MatMul" for name in head]
     with _quiet():
         quantize_dynamic(
             before,
@@ -213,7 +214,7 @@ def quantize_graph(path: Path) -> None:
             weight_type=QuantType.QInt8,
             per_channel=True,
             reduce_range=True,
-            nodes_to_exclude=[node.name for node in graph.node if BACKBONE not in node.name],
+            nodes_to_exclude=head,
             use_external_data_format=len([*before.parent.iterdir()]) > 1,
         )
     shutil.rmtree(before.parent)

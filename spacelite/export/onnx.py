@@ -49,6 +49,11 @@ class OnnxForm(Form):
         return untranslated(run)
 
     @override
+    def require(self, run: Run) -> None:
+        if not run.head.reads_only_ids:
+            super().require(run)
+
+    @override
     def write(self, source: Source, folder: Path) -> list[str]:
         if source.has_backbone:
             write_graph(source, folder / MODEL)
