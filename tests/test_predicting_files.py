@@ -379,7 +379,7 @@ def test_results_come_before_the_last_text_is_read(run):
 def test_the_backbone_and_its_tokenizer_are_loaded_once(run, monkeypatch):
     loaded = []
     model.forget()
-    for module, name in ((model, "Backbone"), (tokenizer, "load_tokenizer")):
+    for module, name in ((model, "Backbone"), (tokenizer, "quick_tokenizer")):
         one = getattr(module, name)
         monkeypatch.setattr(
             module, name, lambda *a, n=name, o=one, **k: (loaded.append(n), o(*a, **k))[1]
@@ -387,7 +387,7 @@ def test_the_backbone_and_its_tokenizer_are_loaded_once(run, monkeypatch):
     asked, seen = iter(["good film"] * 1300), []
     batches = run.predict_batches(asked, total=1300, progress=lambda *event: seen.append(event))
     assert len(next(batches)) == 100 and len(list(asked)) == 1200  # the rest is not read yet
-    assert list(batches) == [] and sorted(loaded) == ["Backbone", "load_tokenizer"]
+    assert list(batches) == [] and sorted(loaded) == ["Backbone", "quick_tokenizer"]
     sizes = [len(each) for each in run.predict_batches(["bad"] * 2300, progress=False)]
     assert sizes == [100, 1000, 1000, 200]
     assert loaded.count("Backbone") == 1  # a process keeps it
@@ -422,7 +422,7 @@ def test_the_files_of_a_backbone_are_hashed_once_and_again_if_they_change(copied
 def test_a_run_that_is_loaded_loads_nothing_when_it_predicts(copied, monkeypatch):
     assert copied.load() == copied
     for module, name in (
-        (model, "Backbone"), (tokenizer, "load_tokenizer"), (backbone_files, "locate"),
+        (model, "Backbone"), (tokenizer, "quick_tokenizer"), (backbone_files, "locate"),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, None)
     assert len(copied.predict(["good film"], progress=False)) == 1

@@ -18,8 +18,10 @@ import numpy as np
 from typing_extensions import override
 
 from spacelite.backbones.files import BackboneFiles, loading_problem
+from spacelite.backbones.plain_tokenizer import plain_tokenizer
 from spacelite.data.splits import Text
 from spacelite.errors import SpaceliteError, one_line
+from spacelite.lazy import importing
 from spacelite.types import Array
 
 VOCABULARY_FILES = (
@@ -142,12 +144,12 @@ def tokenize(
     `padding="max_length"` to exactly as many; with a `stride`, whole, to be run in `Windows` of
     that many. With `skip_first`, the first token of each is not `kept`. Given the number of the
     `first` text, for messages, raises SpaceliteError if a text has no token."""
-    tokenizer = load_tokenizer(files) if tokenizer is None else tokenizer
+    tokenizer = quick_tokenizer(files) if tokenizer is None else tokenizer
     longest = min(longest_input(files), tokenizer.model_max_length)
     special = tokenizer.num_special_tokens_to_add()
     if prefix:
         with _encoding(files):
-            special += len(tokenizer(prefix, add_special_tokens=False).input_ids)
+            special += len(_encoded(tokenizer, prefix, special=False).ids)
     if special >= longest:
         whose = "special tokens and the prefix" if prefix else "special tokens"
         remedy = "shorten the prefix" if prefix else "choose another backbone"
@@ -218,7 +220,7 @@ def _encoding(files: BackboneFiles) -> Iterator[None]:
 
 
 def _windows(tokenizer: Any, size: int, stride: int, skip_first: bool) -> Windows:
-    mask = np.array(tokenizer("a", return_special_tokens_mask=True).special_tokens_mask)
+    mask = np.array(_encoded(tokenizer, "a").special_tokens_mask)
     before = int(np.argmin(mask))
     after = len(mask) - before - int((mask == 0).sum())
     # Without a special token in front, the first of each window is like that of the text.
@@ -230,6 +232,13 @@ def _windows(tokenizer: Any, size: int, stride: int, skip_first: bool) -> Window
             ["stride"],
         )
     return Windows(size, stride, before, after)
+
+
+def _encoded(tokenizer: Any, text: str, *, special: bool = True) -> Any:
+    """A text as it is, with the `special` tokens around it or without."""
+    with _settings:
+        _set(tokenizer, None, "none")
+        return tokenizer.backend_tokenizer.encode(text, add_special_tokens=special)
 
 
 def _set(tokenizer: Any, max_length: int | None, padding: str) -> None:
@@ -286,8 +295,9 @@ def special_ids(tokenizer: Any) -> SpecialIds:
 
 
 def load_tokenizer(files: BackboneFiles) -> Any:
-    """Load a backbone's tokenizer, which must be a fast one."""
-    from transformers import AutoConfig, AutoTokenizer
+    """Load a backbone's tokenizer by transformers; it must be a fast one."""
+    with importing():
+        from transformers import AutoConfig, AutoTokenizer
 
     problem = f"{files.name} has no fast tokenizer"
     # Without these files transformers creates an empty vocabulary, in which no word is known.
@@ -317,10 +327,15 @@ def load_tokenizer(files: BackboneFiles) -> Any:
     return tokenizer
 
 
+def quick_tokenizer(files: BackboneFiles) -> Any:
+    """Load a backbone's tokenizer, without transformers if that gives the same one."""
+    return plain_tokenizer(files.folder) or load_tokenizer(files)
+
+
 @lru_cache(maxsize=2)
 def held_tokenizer(files: BackboneFiles) -> Any:
-    """As `load_tokenizer`, once in a process."""
-    return load_tokenizer(files)
+    """As `quick_tokenizer`, once in a process."""
+    return quick_tokenizer(files)
 
 
 @lru_cache(maxsize=8)
