@@ -167,6 +167,7 @@ def test_parts_of_tokens_sum_to_the_logits():
     parts = ngrams.parts(ids, offsets, weight)
     logits = dense(ngrams.rows(ids, offsets), len(ngrams.keys)) @ weight.T
     assert np.add.reduceat(parts, offsets[:-1], axis=0) == pytest.approx(logits, abs=1e-12)
+    assert ngrams.logits(ids, offsets, weight) == pytest.approx(logits, abs=1e-12)
     assert not parts[np.isin(ids, [101, 102, 999])].any()
 
 
@@ -258,6 +259,21 @@ def test_tfidf_runs_are_scikit_learns_pipeline(cached, class_weights):
     assert run.record.train_params == count * len(run.record.label_names)
     size = (run.folder / "head.safetensors").stat().st_size
     assert size < 1000 + len(theirs.vocabulary_) * (8 + 4 + 4 * len(run.record.label_names))
+
+
+@pytest.mark.parametrize(("name", "settings"), [("tfidf", {}), ("additive", {"blocks": "ngrams"})])
+def test_a_prediction_without_torch_is_the_same_to_the_bit(cached, name, settings):
+    folder, cache = cached
+    run = fitted(folder, cache, heads.config(name, **settings))
+    split = cache.splits["test"]
+    ids, kind = split.read_token_ids(), heads.kind(run.head.kind)
+    logits = kind.logits_of_ids(run.head, run.parameters, ids, split.offsets)
+    assert logits.dtype == np.float32
+    assert np.array_equal(logits, inference_logits(run, cache, "test"))
+    weight = run.parameters["classifier.weight" if name == "tfidf" else "ngrams.weight"]
+    table = NGrams.from_head(run.parameters, sublinear=name == "additive")
+    expected = dense(table.rows(ids, split.offsets), len(table.keys)) @ weight.T.astype(float)
+    assert logits == pytest.approx(expected + run.parameters["classifier.bias"], abs=1e-6)
 
 
 def inference_logits(run, cache, split):

@@ -35,7 +35,7 @@ from spacelite.heads.base import (
 )
 from spacelite.heads.config import EnsembleConfig, HeadConfig
 from spacelite.heads.logistic import CrossFit
-from spacelite.heads.ngrams import LONGEST, NGrams, ngram_logits
+from spacelite.heads.ngrams import LONGEST, NGrams
 from spacelite.heads.pooling import POOLINGS
 from spacelite.heads.space import BIAS, SpaceBlock, SpaceHead, dimensions_of_a_space
 from spacelite.lazy import np, torch
@@ -370,6 +370,15 @@ class AdditiveHead(Head):
                 shares[name] = tokens.averaged(hidden @ weight.T)
         return shares
 
+    @classmethod
+    @override
+    def logits_of_ids(
+        cls, config: Any, parameters: dict[str, Array], ids: Array, offsets: Array
+    ) -> Array:
+        table = NGrams.from_head(parameters, sublinear=True)
+        logits: Array = table.logits(ids, offsets, parameters["ngrams.weight"])
+        return (parameters["classifier.bias"] + logits).astype(np.float32)
+
     # Running K heads.
 
     def __init__(
@@ -409,8 +418,8 @@ class AdditiveHead(Head):
                 total = total + vectors.double() @ parameters[f"{name}.weight"].double().T
             if config.reads_ids:
                 table = NGrams.from_head(parameters, sublinear=True)
-                weight = parameters["ngrams.weight"].double()
-                total = total + ngram_logits(table, weight, ids, offsets)
+                summed = table.logits(ids, offsets, parameters["ngrams.weight"].cpu().numpy())
+                total = total + torch.from_numpy(summed).to(total.device)
             logits.append(total.float())
         return torch.stack(logits)
 
@@ -425,7 +434,10 @@ class AdditiveHead(Head):
             ids, offsets = split.token_ids(rows)
 
         def run() -> None:
-            self.logits = self.forward(ids, offsets, vectors)
+            if config.reads_only_ids:
+                self.logits = self.forward_ids(ids, offsets)
+            else:
+                self.logits = self.forward(ids, offsets, vectors)
 
         return run
 

@@ -411,6 +411,14 @@ class Head(ABC):
         return {}
 
     @classmethod
+    def logits_of_ids(
+        cls, config: Any, parameters: dict[str, Array], ids: Array, offsets: Array
+    ) -> Array:
+        """The logits (N, C) float32 of N texts, for a head that reads only their token ids: in
+        numpy, so that texts are classified without torch."""
+        raise NotImplementedError(f"{config.name} reads hidden states")
+
+    @classmethod
     def bias(cls, parameters: dict[str, Array]) -> Array:
         """The part of the logits that comes from no token, (C,)."""
         return parameters["classifier.bias"]
@@ -461,6 +469,14 @@ class Head(ABC):
     def head_parameters(self, head: int) -> Parameters:
         """A copy of the parameters of one head, on the CPU."""
         return {name: value[head].cpu().clone() for name, value in self.parameters.items()}
+
+    def forward_ids(self, ids: Array, offsets: Array) -> torch.Tensor:
+        """`logits_of_ids` of B texts by each head, (K, B, C)."""
+        logits = []
+        for head, config in enumerate(self.configs):
+            of_head = {name: value[head].cpu().numpy() for name, value in self.parameters.items()}
+            logits.append(torch.from_numpy(self.logits_of_ids(config, of_head, ids, offsets)))
+        return torch.stack(logits).to(self.parameters["classifier.bias"].device)
 
     def classify(self, inputs: torch.Tensor) -> torch.Tensor:
         """The linear layer `classifier`: (K, B, p) -> logits (K, B, C)."""

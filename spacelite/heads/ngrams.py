@@ -88,10 +88,20 @@ class NGrams:
         text, columns, values, lengths, _ = self._weighted(known, column, len(offsets) - 1)
         return Rows(np.searchsorted(text, np.arange(len(offsets))), columns, values / lengths[text])
 
+    def logits(self, ids: Array, offsets: Array, weight: Array) -> Array:
+        """A linear layer without bias on TF-IDF, given weights (C, M): (N, C) float64."""
+        rows, texts = self.rows(ids, offsets), len(offsets) - 1
+        text = np.repeat(np.arange(texts), np.diff(rows.starts))
+        of_classes = [
+            np.bincount(text, rows.values * of_class[rows.columns], minlength=texts)
+            for of_class in weight
+        ]
+        return np.stack(of_classes, axis=1)
+
     def parts(self, ids: Array, offsets: Array, weight: Array) -> Array:
         """What each token adds to logits, (T, C) float64, given weights (C, M): each time that an
         n-gram occurs it adds its weight times an equal part of the n-gram's TF-IDF in the text, in
-        equal parts to its tokens. The sum over a text's tokens is weight @ its TF-IDF."""
+        equal parts to its tokens. The sum over a text's tokens is its row of `logits`."""
         known, column = self._known(ids, offsets)
         _, _, _, lengths, added = self._weighted(known, column, len(offsets) - 1)
         per_token = added / lengths[known.text] / known.length
@@ -175,19 +185,6 @@ def special_ids(ids: Array, offsets: Array) -> Array:
     return np.unique(np.array(special, np.int64))
 
 
-def ngram_logits(ngrams: NGrams, weight: torch.Tensor, ids: Array, offsets: Array) -> torch.Tensor:
-    """A linear layer without bias on the TF-IDF of N texts: weights (C, M) -> (N, C)."""
-    rows = ngrams.rows(ids, offsets)
-    starts, columns, values = (torch.from_numpy(part).to(weight.device) for part in rows)
-    return torch.nn.functional.embedding_bag(
-        columns,
-        weight.T.contiguous(),
-        starts[:-1],
-        mode="sum",
-        per_sample_weights=values.to(weight.dtype),
-    )
-
-
 @dataclass(frozen=True, kw_only=True)
 class TfidfConfig(HeadConfig):
     """Logistic regression on TF-IDF of n-grams."""
@@ -245,15 +242,14 @@ class TfidfHead(Head):
         ngrams, weight = NGrams.from_head(parameters), parameters["classifier.weight"]
         return ngrams.parts(tokens.ids, tokens.offsets, weight)
 
-    def forward(self, ids: Array, offsets: Array) -> torch.Tensor:
-        """Logits (K, B, C) of B texts."""
-        logits = []
-        for head in range(len(self.configs)):
-            parameters = {name: value[head] for name, value in self.parameters.items()}
-            ngrams = NGrams.from_head(parameters)
-            summed = ngram_logits(ngrams, parameters["classifier.weight"], ids, offsets)
-            logits.append(summed + parameters["classifier.bias"])
-        return torch.stack(logits)
+    @classmethod
+    @override
+    def logits_of_ids(
+        cls, config: Any, parameters: dict[str, Array], ids: Array, offsets: Array
+    ) -> Array:
+        ngrams, weight = NGrams.from_head(parameters), parameters["classifier.weight"]
+        logits: Array = ngrams.logits(ids, offsets, weight) + parameters["classifier.bias"]
+        return logits.astype(np.float32)
 
     @override
     def plan(
@@ -262,7 +258,7 @@ class TfidfHead(Head):
         ids, offsets = split.token_ids(rows)
 
         def run() -> None:
-            self.logits = self.forward(ids, offsets)
+            self.logits = self.forward_ids(ids, offsets)
             self.totals.add(self.logits, batch)
 
         return run

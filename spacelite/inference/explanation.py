@@ -368,7 +368,10 @@ def explain_tokens(
         logits = _layer_logits(run, rows)
         difference = float(np.abs(_layer_logits(run, rows, rounded=True) - logits).max())
     else:
-        ((_, rows),) = predictor.hidden_states(tokens, on_progress)
+        if run.head.reads_only_ids:
+            rows = predictor.without_states(tokens)
+        else:
+            ((_, rows),) = predictor.hidden_states(tokens, on_progress)
         (logits,) = head_logits(run, rows)
     spec = run.record.spec
     words = held_words(predictor.files, spec.prefix, spec.skip_first)

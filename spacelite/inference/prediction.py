@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from spacelite import heads
 from spacelite.backbones.files import BackboneFiles
 from spacelite.backbones.model import (
     Backbone,
@@ -134,6 +135,13 @@ class Predictor:
             rows = TokenRows.of_batch(stored, output.hidden, output.pooled, output.means, ids)
             yield batch, rows
 
+    def without_states(self, tokens: Tokenized) -> TokenRows:
+        """What a head that reads only token ids is given of texts: their hidden states have no
+        dimension."""
+        ids, stored = np.concatenate(tokens.kept), stored_type("float32")
+        offsets = offsets_of(np.array([len(of_text) for of_text in tokens.kept]))
+        return TokenRows(np.empty((len(ids), 0), stored.numpy), offsets, stored, ids)
+
     def predict(
         self,
         texts: Sequence[str],
@@ -143,17 +151,14 @@ class Predictor:
         """Classify N texts; `before` texts came before, for messages."""
         run = self.run
         tokens = self.tokenize(texts, on_progress, before)
-        offsets = offsets_of(np.array([len(ids) for ids in tokens.kept]))
-        ids = np.concatenate(tokens.kept)
+        of_ids = self.without_states(tokens)
         if run.head.reads_only_ids:
-            stored = stored_type(run.record.spec.dtype)
-            no_states = np.empty((len(ids), 0), stored.numpy)
-            logits = head_logits(run, TokenRows(no_states, offsets, stored, ids))
+            logits = head_logits(run, of_ids)
         else:
             logits = np.empty((len(texts), len(run.record.label_names)))
             for batch, rows in self.hidden_states(tokens, on_progress):
                 logits[batch] = head_logits(run, rows)
-        unknown = unknown_shares(ids, offsets, tokens.special)
+        unknown = unknown_shares(of_ids.token_ids, of_ids.offsets, tokens.special)
         return Predicted(run.record.task.probabilities(logits), unknown, tokens.cut_off)
 
     def predict_batches(
@@ -185,6 +190,9 @@ class Predictor:
 
 def head_logits(run: Run, rows: TokenRows) -> Array:
     """The logits (N, C) of a run's head for texts in memory."""
+    if run.head.reads_only_ids:  # which needs no torch
+        kind = heads.kind(run.head.kind)
+        return kind.logits_of_ids(run.head, run.parameters, rows.token_ids, rows.offsets)
     from spacelite.heads.base import Objective
     from spacelite.training import engine
 
