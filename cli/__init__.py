@@ -1,7 +1,9 @@
 """The command line: arguments in, calls into `spacelite`, tables and progress bars out."""
 
 import _thread
+import atexit
 import errno
+import gc
 import os
 import signal
 import sys
@@ -30,6 +32,8 @@ def main() -> None:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _end)
     sys.unraisablehook = repeat_interrupt
+    # At its end, all memory of the process goes: the garbage collector need not look through it.
+    atexit.register(gc.freeze)
     try:
         from .app import app
 

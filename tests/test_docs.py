@@ -57,7 +57,7 @@ def test_every_option_in_the_pages_exists(page):
     # Of ruff, of every command, before every command, of campaigns, benchmarks, torchrun, Slurm, of
     # classify.py in an export.
     others = {"--check", "--gpus", "--help", "--import", "--trials", "--explain"}
-    others |= {"--embed", "--forms", "--heads", "--sizes", "--timed", "--types"}
+    others |= {"--against", "--embed", "--forms", "--heads", "--sizes", "--timed", "--types"}
     others |= {"--standalone", "--nnodes", "--nproc-per-node", "--rdzv-backend", "--rdzv-endpoint"}
     assert mentioned - others <= options
 

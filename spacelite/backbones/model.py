@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import re
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ from spacelite.backbones.files import BackboneFiles, loading_problem
 from spacelite.backbones.tokenizer import Tokenized
 from spacelite.errors import SpaceliteError, is_out_of_memory, one_line
 from spacelite.files import human_bytes
+from spacelite.lazy import importing
 from spacelite.memory import free_memory
 from spacelite.pipeline import Clock, Stage
 from spacelite.progress import OnProgress
@@ -45,6 +47,8 @@ Measure: TypeAlias = "Callable[[torch.Tensor, torch.Tensor], torch.Tensor]"
 # batch between some of them, because Python itself starts the operations of one at a time.
 MOST_WORKERS = 16
 CPU_TOKENS, GPU_TOKENS = 1024, 65536
+DEVICES = Path("/dev")
+GPU_DRIVERS = ("nvidia*", "nvhost*", "nvgpu", "kfd", "dxg")  # NVIDIA, Jetson, AMD, both in WSL
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 # Instructions of processors that multiply numbers of a type, by torch's names of them.
 INSTRUCTIONS = {
@@ -58,7 +62,10 @@ RESCALED_POSITIONS = re.compile(r'"(rope_)?type": "(dynamic|longrope)"')
 
 
 def resolve_device(device: str) -> str:
-    """The device, checked to work; for `auto`, `cuda` if there is a GPU, else `cpu`."""
+    """The device, checked to work; for `auto`, `cuda` if there is a GPU, else `cpu`. torch is asked
+    only where it can give another answer than `cpu`."""
+    if device == "cpu" or (device == "auto" and not _has_gpu_driver()):
+        return "cpu"
     import torch
 
     if device == "auto":
@@ -73,15 +80,22 @@ def resolve_device(device: str) -> str:
     return device if kind != "cpu" else "cpu"
 
 
+def _has_gpu_driver() -> bool:
+    """Whether the system has a device file of a driver of GPUs, without which torch finds none."""
+    if sys.platform == "darwin":  # whose GPUs are no `cuda`
+        return False
+    return sys.platform != "linux" or any(any(DEVICES.glob(name)) for name in GPU_DRIVERS)
+
+
 def forward_precision(device: str, precision: str = "auto") -> str:
     """The number type of the weights and of the forward pass; for `auto`, bfloat16 or float16 on a
     GPU, float32 on a CPU."""
-    import torch
-
     if precision != "auto":
         return precision
     if not device.startswith("cuda"):
         return "float32"
+    import torch
+
     return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
 
 
@@ -97,9 +111,9 @@ def instructions(precision: str) -> str | None:
 def precision_here(precision: str, device: str) -> str:
     """The number type for what was computed in another one elsewhere: the same if the device
     computes in it itself, rather than by way of float32."""
-    import torch
-
     if device.startswith("cuda"):
+        import torch
+
         known = precision != "bfloat16" or torch.cuda.is_bf16_supported()
     else:
         known = precision == "float32" or instructions(precision) is not None
@@ -511,23 +525,25 @@ def _load_model(files: BackboneFiles, device: str, precision: str) -> tuple[Any,
     """Load the frozen model; also return whether its pooler is missing from the weights."""
     # Otherwise transformers looks for a converted copy of the weights on the hub.
     os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
-    import torch
-    from transformers.utils import logging as transformers_logging
+    with importing():
+        import torch
+        from transformers.utils import logging as transformers_logging
 
     _check_memory(files, device, precision)
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
-        model, info = _model_class(files.folder).from_pretrained(
-            files.folder,
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            dtype=getattr(torch, precision),
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # refused below, by name
-        )
+        with importing():  # the architecture's own modules
+            model, info = _model_class(files.folder).from_pretrained(
+                files.folder,
+                use_safetensors=True,
+                local_files_only=True,
+                trust_remote_code=False,
+                dtype=getattr(torch, precision),
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # refused below, by name
+            )
     except Exception as error:  # whatever the model's own class raises
         raise SpaceliteError(
             f"{files.name} cannot be loaded from {files.folder}: {loading_problem(error)}"

@@ -29,6 +29,7 @@ from spacelite.data import columns
 from spacelite.data.splits import SPLITS, Sources, Table, standard_split
 from spacelite.errors import SpaceliteError, one_line
 from spacelite.files import writing
+from spacelite.lazy import np
 from spacelite.lazy import pyarrow as pa
 from spacelite.settings import one_of, require
 
@@ -226,7 +227,7 @@ def _spool(path: Path, quoting: str, spool: IO[bytes], scratch: Path) -> tuple[i
             schema = _strings(next(lines))
             batches = (
                 pa.RecordBatch.from_arrays(
-                    [pa.array(of_column, pa.string()) for of_column in zip(*some, strict=True)],
+                    [*map(_text_array, zip(*some, strict=True))],
                     schema=schema,
                 )
                 for some in _some_at_a_time(lines)
@@ -247,6 +248,14 @@ def _spool(path: Path, quoting: str, spool: IO[bytes], scratch: Path) -> tuple[i
             writer.write_batch(batch)
     refuse_twice(str(path), schema.names)
     return start, mixed
+
+
+def _text_array(texts: Sequence[str]) -> pa.Array:
+    """As pa.array(texts, pa.string()), which imports pandas to see whether they are its."""
+    encoded = [text.encode() for text in texts]
+    ends = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
+    buffers = pa.py_buffer(ends), pa.py_buffer(b"".join(encoded))
+    return pa.LargeStringArray.from_buffers(len(texts), *buffers).cast(pa.string())
 
 
 def _some_at_a_time(rows: Iterator[Any]) -> Iterator[list[Any]]:

@@ -149,7 +149,9 @@ class Column(Sequence[Any]):
         # Runs of rows in the same array.
         for run in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(array_of)) + 1):
             number = int(array_of[run[0]])
-            within = pa.array(rows[run] - self._starts[number])
+            # Not pa.array(), which imports pandas to see whether its argument comes from there.
+            chosen = pa.py_buffer(rows[run] - self._starts[number])
+            within = pa.Array.from_buffers(pa.int64(), len(run), [None, chosen])
             values += self.arrays.chunk(number).take(within).to_pylist()
         for file in self.mapped:
             file.madvise(MADV_DONTNEED)
