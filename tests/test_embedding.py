@@ -23,7 +23,7 @@ from spacelite import files
 from spacelite.backbones import tokenizer
 from spacelite.backbones.model import Backbone, plan_batches
 from spacelite.backbones.tokenizer import Words, tokenize
-from spacelite.cache import embedding, store
+from spacelite.cache import filling, store
 from spacelite.cache.dtypes import DTYPES
 from spacelite.cache.folder import cache_files, remove, states, verify
 from spacelite.cache.spec import Encoding
@@ -101,7 +101,7 @@ def test_same_command_again_is_a_hit_that_never_loads_the_backbone(
 ):
     first = run(tmp_path, bert, reviews)
     before = digest(first.path)
-    monkeypatch.setattr("spacelite.cache.embedding.Backbone", None)
+    monkeypatch.setattr("spacelite.cache.filling.Backbone", None)
     monkeypatch.setattr(tokenizer, "tokenize", None)
     again = run(tmp_path, bert, reviews)
     assert again.hit and again.path == first.path and digest(again.path) == before
@@ -307,8 +307,8 @@ def test_a_processor_that_is_faster_in_half_precision_is_named(
 ):
     caplog.set_level(logging.INFO, "spacelite")
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
-    monkeypatch.setattr(embedding, "MANY_TOKENS", 100)
-    monkeypatch.setattr(embedding, "FASTER", 0)
+    monkeypatch.setattr(filling, "MANY_TOKENS", 100)
+    monkeypatch.setattr(filling, "FASTER", 0)
     run(tmp_path, bert, reviews)
     said = [line for line in caplog.messages if "this processor (its AVX-512) runs" in line]
     assert len(said) == len(found)

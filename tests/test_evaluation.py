@@ -616,7 +616,7 @@ def test_evaluations_of_older_versions_are_read(place, bert, tmp_path):
 def test_a_wrong_map_fails_before_anything_is_embedded(place, bert, tmp_path, monkeypatch):
     folder, saved = place
     data = write_dataset(tmp_path / "unread", {"train": 40, "validation": 9}, 3)
-    monkeypatch.setattr("spacelite.cache.embedding.tokenize", None)  # a call would fail
+    monkeypatch.setattr("spacelite.cache.filling.tokenize", None)  # a call would fail
     there = ["--dataset", data, "--backbone", bert, "--cache-dir", folder, "--device", "cpu"]
     done = spacelite("eval", saved["linear"].id, *there, "--map", "0=0", "--map", "7=1")
     assert done.exit_code == 1 and "there is no label '7'" in " ".join(done.stderr.split())

@@ -15,7 +15,7 @@ from test_store import flip_byte
 from typer.testing import CliRunner
 
 import spacelite
-from spacelite.cache import embedding
+from spacelite.cache import filling
 from spacelite.cache.folder import verify
 from spacelite.cache.reduction import Moments, Reduction
 from spacelite.cache.spec import CacheSpec
@@ -133,7 +133,7 @@ def test_tokens_are_projected_on_the_axes_of_train(reduced, bert, reviews):
 
 
 def test_axes_are_fitted_on_a_sample(bert, tmp_path, monkeypatch):
-    monkeypatch.setattr(embedding, "SAMPLED", 4)
+    monkeypatch.setattr(filling, "SAMPLED", 4)
     asked = []
     monkeypatch.setattr(Moments, "add", lambda self, rows: asked.append(len(rows)))
     monkeypatch.setattr(Moments, "reduction", lambda self, wanted: 1 / 0)
@@ -150,7 +150,7 @@ def test_an_interrupted_cache_keeps_its_axes(reduced, bert, reviews, tmp_path, m
     with Cache(again.path) as cache:
         layers = cache.layers.file.path
     before = digest(layers)
-    monkeypatch.setattr(embedding, "_fitted", lambda *arguments: 1 / 0)
+    monkeypatch.setattr(filling, "fitted", lambda *arguments: 1 / 0)
     with Writer(again.path, layers=True) as writer:
         for example in range(0, 60, 7):
             writer.unmark("train", example)

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 import spacelite
 from spacelite.backbones.model import Backbone
-from spacelite.cache import embedding, reuse, store
+from spacelite.cache import filling, reuse, store
 from spacelite.cache.dtypes import DTYPES, stored_type
 from spacelite.cache.folder import remove, verify
 from spacelite.cache.store import side_file
@@ -313,7 +313,7 @@ def test_killed_just_after_it_was_laid_out_it_keeps_its_plan(bert, tmp_path, mon
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(embedding.cached_texts, "count_unknown", killed)
+        patch.setattr(filling.cached_texts, "count_unknown", killed)
         run(tmp_path / "killed", bert, second, tokens_per_batch=60)
     assert store.made_by(tmp_path / "killed" / "embeddings" / whole.path.name) == "embed"
     ran.clear()

@@ -1,10 +1,10 @@
-"""Data set and backbone -> cache file: find or create it, tokenize, run the backbone, resume."""
+"""Data set and backbone -> cache: find or create it, as one file or several, which any number of
+processes share."""
 
 from __future__ import annotations
 
 import logging
 import os
-import shutil
 import socket
 import threading
 import time
@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -20,29 +20,31 @@ from typing import Any
 import numpy as np
 
 from spacelite import files, npz, ranks
-from spacelite.backbones import tokenizer
-from spacelite.backbones.files import BackboneFiles, locate
-from spacelite.backbones.model import (
-    Backbone,
-    Forward,
-    Output,
-    default_budget,
-    instructions,
-    plan_batches,
-    resolve_device,
-)
-from spacelite.backbones.tokenizer import UNLIMITED, Tokenized, held_tokenizer, special_ids
-from spacelite.cache import reuse as reusing
+from spacelite.backbones.files import locate
+from spacelite.backbones.model import resolve_device
+from spacelite.backbones.tokenizer import UNLIMITED, held_tokenizer
 from spacelite.cache import store
-from spacelite.cache import texts as cached_texts
-from spacelite.cache.dtypes import Rounded, Rounding, rounding_sums, stored_type
-from spacelite.cache.hdf5 import SHARD
-from spacelite.cache.reduction import SAMPLED, SEED, Moments, Reduction
+from spacelite.cache.dtypes import Rounded, Rounding, stored_type
+from spacelite.cache.filling import (
+    SMALLER,
+    Call,
+    Lengths,
+    Part,
+    Written,
+    check_room,
+    complete,
+    complete_beside,
+    fitted,
+    is_finished,
+    sampled,
+    say_repeated,
+    tokenize,
+)
+from spacelite.cache.reduction import Reduction
 from spacelite.cache.shards import MANIFEST, Manifest, Shard, divide
 from spacelite.cache.spec import CacheSpec, Encoding, embeddings_folder
-from spacelite.cache.split import DamagedCacheError, SplitIndex, offsets_of
-from spacelite.cache.store import Cache, DamagedLayersError, Layout, side_file
-from spacelite.cache.writing import Examples, Writer, Writing, check_finite, write_missing
+from spacelite.cache.store import side_file
+from spacelite.cache.writing import Examples
 from spacelite.data.splits import TextDataset
 from spacelite.errors import SpaceliteError, one_line
 from spacelite.pipeline import Clock
@@ -51,17 +53,11 @@ from spacelite.types import Array
 
 log = logging.getLogger(__name__)
 
-ERROR_TEXTS = 50  # on which the error of half precision is measured
-# Bytes of the weights in float32 up to which it is measured: a second model is loaded for that.
-MOST_FLOAT32 = 8 * 10**9
-MANY_TOKENS = 200_000  # from which `embed` measures whether half precision would be faster
-FASTER = 1.5  # times as fast, from which it is said
 SHARD_SIZE = 4 * 10**9  # bytes of a file, from which a cache has several
 METADATA = 2**18  # bytes of a file, at most, beside what its examples take
 BETWEEN_COUNTS = 0.5  # seconds between two reports of a process to the others
 TEXTS_AT_ONCE = 100_000  # that are tokenized to find out how long they are
 AXES = "reduction.npz"  # in the folder of a cache of several files
-SMALLER = "embed fewer examples with limit=N, or leave the layer means out with layers=False"
 
 
 @dataclass(frozen=True)
@@ -146,7 +142,7 @@ def embed(
         log.info("%s takes at most %d tokens: max_length is that", spec.backbone, spec.max_length)
     of_layers = [spec, *(replace(spec, layer=number) for number in further_layers)]
     specs = {spec.path(cache_dir): spec for spec in of_layers}
-    call = _Call(encoding, backbone_files, specs, layers, reuse, command, on_progress, clock)
+    call = Call(encoding, backbone_files, specs, layers, reuse, command, on_progress, clock)
     if ranks.size() > 1:
         _require_one_view(cache_dir, specs, shard)
     manifests = _divided(call, data, shard_size, shard) if ranks.rank() == 0 else {}
@@ -154,13 +150,13 @@ def embed(
     if ranks.rank() > 0:
         manifests = {path: Manifest.read(path) for path in specs if path.name in divided}
     _advise_ranks(manifests)
-    written, tokens = dict[Path, _Written](), 0
+    written, tokens = dict[Path, Written](), 0
     single = {path: spec for path, spec in specs.items() if path not in manifests}
     if single and ranks.rank() == 0:
-        written, tokens = _complete(call, single, data)
+        written, tokens = complete(call, single, data)
         for path, of_path in single.items():
             if path not in written:
-                _complete_beside(call, path, of_path, data)
+                complete_beside(call, path, of_path, data)
     for alike in _alike(manifests):
         of_shards, more = _complete_shards(call, alike, data, shard)
         written, tokens = written | of_shards, tokens + more
@@ -182,240 +178,11 @@ def embed(
     return replace(first, others=tuple(others))
 
 
-@dataclass(frozen=True)
-class _Call:
-    """One call of `embed`."""
-
-    encoding: Encoding
-    backbone_files: BackboneFiles
-    specs: Mapping[Path, CacheSpec]
-    layers: bool | None
-    reuse: bool
-    command: str
-    on_progress: OnProgress
-    clock: Clock
-
-    @cached_property
-    def model(self) -> Backbone:
-        """The backbone, loaded once."""
-        spec = next(iter(self.specs.values()))
-        with self.clock.measure("loading the backbone"):
-            model = Backbone(
-                self.backbone_files,
-                layer=spec.layer,
-                device=ranks.device_of(resolve_device(self.encoding.device)),
-                precision=spec.precision,
-            )
-        model.check_layers(*(spec.layer for spec in self.specs.values()))
-        return model
-
-    def layout(self, spec: CacheSpec, reduction: Reduction | None, *, layers: bool) -> Layout:
-        """What is kept of each text in the cache of a layer."""
-        read = self.model.reading(layer=spec.layer, all_layers=layers and self.model.layers > 0)
-        return Layout.of(read, spec.dtype, reduction)
-
-
-@dataclass
-class _Written:
-    """What was written into a cache."""
-
-    copied: int
-    rounding: Rounding
-    repeated: int = 0  # texts with the tokens of another one of the same file
-
-
-# One file.
-
-
-def _complete(
-    call: _Call,
-    specs: Mapping[Path, CacheSpec],
-    data: TextDataset,
-    part: _Part | None = None,
-) -> tuple[dict[Path, _Written], int]:
-    """Write what cache files lack that differ in the layer alone, and hold all of the data or one
-    `part` of it.
-
-    Returns what was written into each, and the number of tokens that were run through the backbone.
-    """
-    encoding, clock, layers = call.encoding, call.clock, call.layers
-    on_progress = call.on_progress
-    if part is not None:
-        layers, on_progress = part.layers, part.on_progress
-    with unfinished(specs, layers, part) as left, ExitStack() as stack:
-        locked = time.perf_counter()
-        if not left:
-            return {}, 0
-        spec = specs[left[0]]
-        if part is None:
-            _log_differences(left[0], spec, specs)
-        with clock.measure("tokenizing"):
-            before = {} if part is None else part.shard.before
-            examples = tokenize(
-                call.backbone_files, data, spec, on_progress, before,
-                None if part is None else _Lengths(),
-            )  # fmt: skip
-        with_layers = {path: keeps_layers(path, layers) for path in left}
-        if not call.model.layers and any(with_layers.values()):
-            if layers:
-                raise SpaceliteError(
-                    f"layers=True: the layers of {call.model.name} differ in width: leave "
-                    "layers=True out",
-                    ["layers"],
-                )
-            with_layers = dict.fromkeys(left, False)
-        model = call.model.reading(
-            layer=spec.layer,
-            others=tuple(specs[path].layer for path in left[1:]),
-            all_layers=any(with_layers.values()),
-        )
-        splits = examples.indexes
-        reductions: Mapping[Path, Reduction] = {}
-        if part is not None:
-            reductions = part.reductions
-        elif spec.reduce is not None:
-            with clock.measure("fitting axes"):
-                reductions = _reductions(call, {path: specs[path] for path in left}, examples)
-        layouts = {
-            path: call.layout(specs[path], reductions.get(path), layers=with_layers[path])
-            for path in left
-        }
-        plans: dict[Path, reusing.Plan] = {}
-
-        def keep_plan(path: Path) -> None:
-            """What a run that continues the cache has to know."""
-            if part is None:
-                store.keep_maker(path, call.command)
-            if call.reuse:
-                key, ids = specs[path].cache_key(), examples.tokens.ids
-                with_means = layouts[path].layers > 0
-                plans[path] = reusing.find(path, specs[path], ids, with_layers=with_means)
-                if plans[path].reuses:
-                    reusing.write(path, key, plans[path])
-
-        lay_out(
-            specs, layouts, splits, examples.tokens.padding_side, first=keep_plan,
-            shard=None if part is None else part.shard.label,
-        )  # fmt: skip
-        counts = cached_texts.count_unknown(splits, examples.tokens.special)
-        writings = []
-        for path in left:
-            key, ids, spec = specs[path].cache_key(), examples.tokens.ids, specs[path]
-            cached_texts.keep(path, key, data, encoding.folder)
-            cached_texts.write_unknown(path, counts)
-            plan = plans[path] if path in plans else reusing.read(path, key, len(ids))
-            prefix = f"layer {spec.layer}: " if len(specs) > 1 else ""
-            writings.append(
-                Writing(
-                    path,
-                    spec,
-                    plan,
-                    stack.enter_context(
-                        Writer(
-                            path, layers=layouts[path].layers > 0, layers_required=layers is True
-                        )
-                    ),
-                    examples,
-                    f"{'' if part is None else f'{part.shard.name}: '}{prefix}",
-                    Rounding(stored_type(spec.dtype)) if part is None else part.roundings[path],
-                )
-            )
-        repeated = max(len(writing.plan.repeated) for writing in writings)
-        if part is None:
-            _say_repeated(repeated, len(examples.lengths))
-        first = part is None or part.is_first
-        if model.precision != "float32":
-            if first and model.device == "cpu" and instructions(model.precision) is None:
-                log.warning(
-                    "this processor has no instructions for %s: float32 is faster here",
-                    model.precision,
-                )
-            _keep_half_precision_error(left, model, call.backbone_files, examples.tokens)
-        elif first and encoding.precision == "auto" and examples.lengths.sum() >= MANY_TOKENS:
-            _compare_half_precision(model, call.backbone_files, examples.tokens)
-        stored, budget = stored_type(spec.dtype), encoding.tokens_per_batch
-        with_rows = any("tokens" in writing.writer.missing for writing in writings)
-        forward = Forward(
-            model,
-            examples.tokens,
-            stored.to_rows,
-            budget or default_budget(model.device),
-            measure=rounding_sums(stored) if with_rows else None,
-            reduce=[reductions[path].on(model.device) for path in left if reductions],
-            clock=clock,
-        )
-        try:
-            tokens = write_missing(writings, forward, on_progress)
-            for writing in writings:
-                if part is None:
-                    writing.rounding.log(writing.distinct, writing.prefix)
-                if first and call.command == "embed":  # `eval` has no choice
-                    writing.report_sink()
-        finally:
-            store.add_seconds(left, time.perf_counter() - locked)
-        written = {
-            writing.path: _Written(writing.copied, writing.rounding, repeated)
-            for writing in writings
-        }
-        return written, tokens
-
-
-def _say_repeated(texts: int, of: int, where: str = "") -> None:
-    """Say how many texts are copies of an earlier one."""
-    if texts:
-        log.info(
-            "%s of %s texts have the same tokens as another one%s and are not run again",
-            f"{texts:,}", f"{of:,}", where,
-        )  # fmt: skip
-
-
-def _complete_beside(call: _Call, path: Path, spec: CacheSpec, data: TextDataset) -> None:
-    """Write what a finished cache file lacks beside it: an older version wrote it."""
-    _count_unknown(path, call.backbone_files)
-    cached_texts.keep(path, spec.cache_key(), data, call.encoding.folder)
-
-
 # Several files.
 
 
-@dataclass(frozen=True)
-class _Part:
-    """The part of the data set that is written into a shard."""
-
-    shard: Shard
-    layers: bool | None
-    wait: bool  # for another process that writes it, rather than raise LockedError
-    specs: Mapping[Path, CacheSpec]  # by the paths of the shard's files, as what follows
-    reductions: Mapping[Path, Reduction]
-    roundings: Mapping[Path, Rounding]
-    on_progress: OnProgress
-    is_first: bool = False  # that this call computes: it is the one to say what is true of all
-
-    def is_that_of(self, cache: Cache) -> bool:
-        """Whether an open file is the one to be written."""
-        sizes = {name: len(split) for name, split in cache.splits.items()}
-        return (
-            cache.spec == self.specs[cache.path]
-            and cache.file.attributes[""].get(SHARD) == self.shard.label
-            and (sizes, cache.tokens) == (self.shard.sizes, self.shard.tokens)
-            and self.shard.crc32 in (None, cache.file.crc32)
-        )
-
-    def remove_others(self, path: Path) -> None:
-        """Delete a file that is damaged, or another one, and say so."""
-        try:
-            with Cache(path) as cache:
-                if self.is_that_of(cache):
-                    return
-            problem = f"{path} is not shard {self.shard.label} of its cache"
-        except DamagedCacheError as error:
-            problem = f"{path} is damaged ({one_line(error, 80)})"
-        log.warning("%s: it is computed again", problem)
-        files.clear_away(path)
-
-
 def _divided(
-    call: _Call, data: TextDataset, size: int | None, shard: tuple[int, int] | None
+    call: Call, data: TextDataset, size: int | None, shard: tuple[int, int] | None
 ) -> dict[Path, Manifest]:
     """How those caches are divided that have several files: as it was written down before, or,
     of new ones, as `size` or the number of shards says. A new cache that is no larger than a shard
@@ -476,7 +243,7 @@ def _same_division(
     return manifest
 
 
-def _at_most(call: _Call, data: TextDataset) -> int:
+def _at_most(call: Call, data: TextDataset) -> int:
     """The bytes that hidden states may take, as the texts' bytes tell: a token has at least one."""
     spec = next(iter(call.specs.values()))
     special = 2 + len(spec.prefix.encode())
@@ -490,7 +257,7 @@ def _at_most(call: _Call, data: TextDataset) -> int:
 
 
 def _divide(
-    call: _Call,
+    call: Call,
     paths: Sequence[Path],
     data: TextDataset,
     size: int | None,
@@ -531,7 +298,7 @@ def _divide(
     part = f"{int(lengths.sum()):,} tokens in {manifests[paths[0]].words}"
     # A single shard may find the room that all of them would not.
     refuse = shard is None
-    _check_room(paths[0].parent, {part: [total + means] * len(paths)}, SMALLER, refuse=refuse)
+    check_room(paths[0].parent, {part: [total + means] * len(paths)}, SMALLER, refuse=refuse)
     for path, manifest in manifests.items():
         store.clear(path)
         store.keep_maker(path, call.command)
@@ -547,11 +314,11 @@ def _divide(
     return manifests
 
 
-def _lengths(call: _Call, data: TextDataset) -> Array:
+def _lengths(call: Call, data: TextDataset) -> Array:
     """The tokens that are kept of each text, (N,) int64. Raises SpaceliteError if a text has
     none."""
     spec, lengths, done = next(iter(call.specs.values())), list[Array](), 0
-    total, counted = sum(map(len, data.splits.values())), _Lengths()
+    total, counted = sum(map(len, data.splits.values())), Lengths()
     for name, split in data.splits.items():
         for first in range(0, len(split), TEXTS_AT_ONCE):
             part = replace(data, splits={name: split.part(first, first + TEXTS_AT_ONCE)})
@@ -580,11 +347,11 @@ def _alike(manifests: Mapping[Path, Manifest]) -> list[dict[Path, Manifest]]:
 
 
 def _complete_shards(
-    call: _Call,
+    call: Call,
     manifests: Mapping[Path, Manifest],
     data: TextDataset,
     only: tuple[int, int] | None,
-) -> tuple[dict[Path, _Written], int]:
+) -> tuple[dict[Path, Written], int]:
     """Write what caches lack that are divided alike and differ in the layer alone: one shard, or
     all, the largest first, those last that other processes are writing; and then their
     manifests."""
@@ -597,9 +364,9 @@ def _complete_shards(
     reductions = {
         path: _read_axes(path) for path, of in manifests.items() if of.spec.reduce is not None
     }
-    parts, left = dict[int, _Part](), list[Shard]()
+    parts, left = dict[int, Part](), list[Shard]()
     for shard in chosen:
-        parts[shard.number] = part = _Part(
+        parts[shard.number] = part = Part(
             shard,
             _layers_of(call, manifests, shard),
             only is not None,
@@ -613,22 +380,22 @@ def _complete_shards(
         elif ranks.rank() == 0:
             progress.known += shard.tokens
             for file, spec in part.specs.items():
-                _complete_beside(call, file, spec, _part_of(data, shard))
-    written, tokens = dict[Path, _Written](), 0
+                complete_beside(call, file, spec, _part_of(data, shard))
+    written, tokens = dict[Path, Written](), 0
     for wait in (False, True):
         busy = []
         for shard in left:
             part = replace(parts[shard.number], wait=wait or only is not None, is_first=not written)
             try:
-                of_shard, run = _complete(call, part.specs, _part_of(data, shard), part)
+                of_shard, run = complete(call, part.specs, _part_of(data, shard), part)
             except files.LockedError:
                 busy.append(shard)
                 continue
             tokens += run
             progress.end_shard(shard.tokens, of_shard)
             for file, new in of_shard.items():
-                before = written.get(file.parent, _Written(0, new.rounding))
-                written[file.parent] = _Written(
+                before = written.get(file.parent, Written(0, new.rounding))
+                written[file.parent] = Written(
                     before.copied + new.copied, new.rounding, before.repeated + new.repeated
                 )
         # Those that no process of the job writes, others do.
@@ -636,7 +403,7 @@ def _complete_shards(
             ranks.barrier()
         left = busy if ranks.rank() == 0 else []
     repeated = max((of.repeated for of in written.values()), default=0)
-    _say_repeated(repeated, sum(manifest.splits.values()), " of their shard")
+    say_repeated(repeated, sum(manifest.splits.values()), " of their shard")
     for path in written:
         prefix = f"layer {manifests[path].spec.layer}: " if len(call.specs) > 1 else ""
         roundings[path].log(manifests[path].tokens, prefix)
@@ -650,7 +417,7 @@ class _SharedProgress:
     """How many tokens of a cache of several files are done, by all processes of the job; the first
     one reports it."""
 
-    def __init__(self, call: _Call, name: str, total: int) -> None:
+    def __init__(self, call: Call, name: str, total: int) -> None:
         self._on_progress, self._total = call.on_progress, total
         self._counter = f"{name} {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}"
         self.known = 0  # tokens that were done before, as the first process finds
@@ -738,7 +505,7 @@ def _require_one_view(
         files.clear_away(probe)
 
 
-def _of_all_ranks(call: _Call, written: dict[Path, _Written], tokens: int) -> int:
+def _of_all_ranks(call: Call, written: dict[Path, Written], tokens: int) -> int:
     """Wait for all processes of the job: the tokens that they have run; what each has `written` is
     replaced by what all have."""
     import torch
@@ -750,12 +517,12 @@ def _of_all_ranks(call: _Call, written: dict[Path, _Written], tokens: int) -> in
     (tokens, _), *of_paths = counts.tolist()
     for (path, spec), (writers, copied) in zip(call.specs.items(), of_paths, strict=True):
         if writers:
-            none = _Written(0, Rounding(stored_type(spec.dtype)))
+            none = Written(0, Rounding(stored_type(spec.dtype)))
             written[path] = replace(written.get(path, none), copied=copied)
     return int(tokens)
 
 
-def _copied(written: Mapping[Path, _Written], path: Path) -> int:
+def _copied(written: Mapping[Path, Written], path: Path) -> int:
     return written[path].copied if path in written else 0
 
 
@@ -785,7 +552,7 @@ def _read_axes(path: Path) -> Reduction:
         ) from error
 
 
-def _layers_of(call: _Call, manifests: Mapping[Path, Manifest], shard: Shard) -> bool | None:
+def _layers_of(call: Call, manifests: Mapping[Path, Manifest], shard: Shard) -> bool | None:
     """Whether a shard is to have layer means: as was asked, or as its cache has them."""
     if call.layers is not None or not next(iter(manifests.values())).layers:
         return call.layers or False
@@ -811,362 +578,22 @@ def _finish(path: Path, manifest: Manifest) -> None:
     store.Cache(path).close()  # the shards fit together
 
 
-# Tokens.
-
-
-@dataclass
-class _Lengths:
-    """How many texts are longer than what is run at once."""
-
-    texts: int = 0
-    windowed: int = 0
-    truncated: int = 0
-
-    def add(self, tokens: Tokenized, spec: CacheSpec) -> None:
-        """Count some more texts."""
-        self.texts += len(tokens.ids)
-        self.truncated += tokens.truncated
-        if spec.stride is not None:
-            self.windowed += sum(len(ids) > spec.max_length for ids in tokens.ids)
-
-    def log(self, longest: int) -> None:
-        """Say what became of them."""
-        if self.windowed:
-            log.info(
-                "%s of %s texts %s longer than %s tokens and run in windows of as many",
-                f"{self.windowed:,}", f"{self.texts:,}", "is" if self.windowed == 1 else "are",
-                longest,
-            )  # fmt: skip
-        if self.truncated:
-            log.info(
-                "%s of %s texts %s longer than %s tokens and %s cut off there",
-                f"{self.truncated:,}", f"{self.texts:,}",
-                *(("is", longest, "was") if self.truncated == 1 else ("are", longest, "were")),
-            )  # fmt: skip
-
-
-def tokenize(
-    backbone_files: BackboneFiles,
-    texts: TextDataset,
-    spec: CacheSpec,
-    on_progress: OnProgress,
-    before: Mapping[str, int] | None = None,
-    counted: _Lengths | None = None,
-) -> Examples:
-    """The token ids of a data set, or of a part of it, `before` which there are so many examples of
-    each split. Raises SpaceliteError if a text has no token. That texts are cut off is said, or
-    `counted`."""
-    everything = [text for split in texts.splits.values() for text in split.texts]
-    on_progress("tokenize", 0, len(everything))
-    tokens = tokenizer.tokenize(
-        backbone_files,
-        everything,
-        **spec.tokenizing,
-        tokenizer=held_tokenizer(backbone_files),
-        on_chunk=lambda done: on_progress("tokenize", done, len(everything)),
-    )
-    kept = tokens.kept
-    lengths = np.array([len(ids) for ids in kept], np.int64)
-    starts, indexes, start = {}, {}, 0
-    for name, part in texts.splits.items():
-        stop = start + len(part)
-        offsets = offsets_of(lengths[start:stop])
-        token_ids = np.concatenate(kept[start:stop])
-        starts[name], indexes[name] = start, SplitIndex(offsets, part.labels, token_ids)
-        start = stop
-    examples = Examples(starts, indexes, tokens, lengths, before or {})
-    if not lengths.all():
-        split, row = examples.location(int(np.argmin(lengths)))
-        raise SpaceliteError(
-            f"{texts.name} {split}: text {examples.before.get(split, 0) + row + 1} has no token "
-            f"that {backbone_files.name} knows: remove it"
-        )
-    here = counted or _Lengths()
-    here.add(tokens, spec)
-    if counted is None:
-        here.log(spec.max_length)
-    return examples
-
-
-# Axes.
-
-
-def _reductions(
-    call: _Call, specs: Mapping[Path, CacheSpec], examples: Examples
-) -> dict[Path, Reduction]:
-    """What the hidden states of caches that differ in the layer alone are reduced by: what a cache
-    that was laid out holds, what was given, or the axes of a sample of train tokens."""
-    reductions: dict[Path, Reduction] = {}
-    for path in specs:
-        if path.exists():
-            with Cache(path) as cache:
-                if cache.reduction is not None:
-                    reductions[path] = cache.reduction
-    if new := [path for path in specs if path not in reductions]:
-
-        def sample() -> tuple[Examples, Array]:
-            first = examples.splits["train"]
-            of_train = examples.lengths[first : first + len(examples.indexes["train"].labels)]
-            return examples, first + _sampled(call, new, of_train)
-
-        reductions |= _fitted(call, new, sample)
-    return {path: reductions[path] for path in specs}
-
-
 def _reductions_of_shards(
-    call: _Call, paths: Sequence[Path], data: TextDataset, lengths: Array
+    call: Call, paths: Sequence[Path], data: TextDataset, lengths: Array
 ) -> dict[Path, Reduction]:
     """As `_reductions`, of new caches of several files, given the tokens of each text."""
 
     def sample() -> tuple[Examples, Array]:
         first = sum(len(data.splits[name]) for name in takewhile("train".__ne__, data.splits))
         of_train = lengths[first : first + len(data.splits["train"])]
-        texts = data.splits["train"].take(_sampled(call, paths, of_train))
+        texts = data.splits["train"].take(sampled(call, paths, of_train))
         examples = tokenize(
             call.backbone_files, replace(data, splits={"train": texts}),
-            call.specs[paths[0]], lambda *of: None, counted=_Lengths(),
+            call.specs[paths[0]], lambda *of: None, counted=Lengths(),
         )  # fmt: skip
         return examples, np.arange(len(texts))
 
-    return _fitted(call, paths, sample)
-
-
-def _sampled(call: _Call, paths: Sequence[Path], lengths: Array) -> Array:
-    """The train texts, of so many tokens each, that axes are fitted on: in a seeded order, until
-    they have SAMPLED tokens for each dimension."""
-    widths = [call.layout(call.specs[path], None, layers=False).width for path in paths]
-    order = np.random.default_rng(SEED).permutation(len(lengths))
-    last = int(np.searchsorted(np.cumsum(lengths[order]), SAMPLED * max(widths)))
-    chosen: Array = order[: last + 1]
-    return chosen
-
-
-def _fitted(
-    call: _Call, paths: Sequence[Path], sample: Callable[[], tuple[Examples, Array]]
-) -> dict[Path, Reduction]:
-    """What was given, or the principal axes of the layers of some caches: of some examples, which
-    `sample` gives. Raises SpaceliteError as `Moments.reduction`."""
-    wanted, layers = call.encoding.reduce, [call.specs[path].layer for path in paths]
-    if isinstance(wanted, Reduction):
-        return dict.fromkeys(paths, wanted)
-    widths = [call.model.reading(layer=layer).width for layer in layers]
-    if isinstance(wanted, int) and wanted > min(widths):
-        raise SpaceliteError(
-            f"reduce={wanted}: the hidden states of {call.model.name} have {min(widths):,} "
-            "dimensions: give a smaller number",
-            ["reduce"],
-        )
-    model = call.model.reading(layer=layers[0], others=tuple(layers[1:]))
-    examples, chosen = sample()
-    lengths = np.array([len(examples.tokens.ids[example]) for example in chosen], np.int64)
-    budget = call.encoding.tokens_per_batch or default_budget(model.device)
-    plan = [chosen[batch] for batch in plan_batches(lengths, budget)]
-    forward = Forward(model, examples.tokens, lambda hidden: hidden, budget)
-    moments, exact = [Moments(width) for width in widths], stored_type("float32")
-    done, total = 0, int(examples.lengths[chosen].sum())
-    call.on_progress("reduce", 0, total)
-    for batch, output in forward.batches(plan, lambda *pair: pair):
-        for of_layer, states in zip(moments, output.states, strict=True):
-            for row, example in enumerate(batch.tolist()):
-                check_finite(states[row], exact, examples.called(example))
-            of_layer.add(states.reshape(-1, states.shape[-1]))
-        done += int(examples.lengths[batch].sum())
-        call.on_progress("reduce", done, total)
-    reductions = {}
-    for path, of_layer in zip(paths, moments, strict=True):
-        reductions[path] = of_layer.reduction(str(wanted))
-        prefix = f"layer {call.specs[path].layer}: " if len(call.specs) > 1 else ""
-        log.info("%sreduced to %s", prefix, reductions[path].words)
-    return reductions
-
-
-# Laying out.
-
-
-def lay_out(
-    specs: Mapping[Path, CacheSpec],
-    layouts: Mapping[Path, Layout],
-    splits: Mapping[str, SplitIndex],
-    padding_side: str,
-    smaller: str = SMALLER,
-    first: Callable[[Path], None] = lambda path: None,
-    shard: str | None = None,
-) -> None:
-    """Lay out what is missing of caches that differ in the layer alone, and of their files of layer
-    means. Raises SpaceliteError if the disk is full, too small for all of them, or broken;
-    `smaller` says how they would take less of it. `first` is called for each new cache before it is
-    there: what it keeps beside the cache a killed process does not lack. `shard` says which of
-    several files of their caches these are."""
-    new = [path for path in layouts if not path.exists()]
-    for path, layout in layouts.items():
-        if path not in new:
-            _check_laid_out(path, splits, layout)
-            continue
-        # Left by a cache that was deleted by hand, or a process that was killed while it laid one
-        # out.
-        store.clear(path)
-    means = [
-        path
-        for path, layout in layouts.items()
-        if layout.layers and not side_file(path, "layers").exists()
-    ]
-    tokens = sum(len(index.token_ids) for index in splits.values())
-    sizes: dict[str, list[int]] = {}
-    for path in new:
-        part = f"{tokens:,} tokens of width {layouts[path].kept_width}"
-        sizes.setdefault(part, []).append(store.file_size(splits, layouts[path].cache_shapes))
-    for path in means:
-        part = f"means of all {layouts[path].layers} layers"
-        sizes.setdefault(part, []).append(store.file_size(splits, layouts[path].layer_shapes))
-    _check_room(next(iter(layouts)).parent, sizes, smaller, say=shard is None)  # else it was said
-    for path, layout in layouts.items():
-        # The cache last: a process that is killed here leaves none without what is beside it.
-        try:
-            if path in new:
-                first(path)
-            if path in means:
-                store.lay_out_layers(path, specs[path].cache_key(), splits, layout)
-            if path in new:
-                store.lay_out(path, specs[path], splits, layout, padding_side, shard)
-        except BaseException:  # Ctrl-C too
-            if path in new:
-                files.clear_away(path)  # it is there if only its folder could not be synced
-                store.clear(path)
-            raise
-
-
-def _check_laid_out(path: Path, splits: Mapping[str, SplitIndex], layout: Layout) -> None:
-    """Raise SpaceliteError if an unfinished file was laid out for different tokens or another
-    width, and delete the file of its layer means if it is damaged."""
-    with Cache(path) as cache:
-        remove = f"remove it (spacelite cache remove {path.stem}) and embed again"
-        for name, index in splits.items():
-            stored = cache.splits[name]
-            if index.crc32 != stored.index_crc32 or not stored.index_is_intact():
-                raise SpaceliteError(
-                    f"{path} holds other tokens for {name} than the data have now (it is damaged "
-                    f"or begun with another version of transformers): {remove}"
-                )
-            if stored.width != layout.kept_width:
-                raise SpaceliteError(
-                    f"{path} holds hidden states of width {stored.width} for {name}, not "
-                    f"{layout.kept_width}: {remove}"
-                )
-        try:
-            _ = cache.layers if layout.layers else None
-        except DamagedLayersError:
-            layers = side_file(path, "layers")
-            log.warning("%s is damaged: it is rewritten", layers)
-            files.clear_away(layers)
-
-
-def _check_room(
-    folder: Path,
-    parts: Mapping[str, Sequence[int]],
-    smaller: str,
-    *,
-    say: bool = True,
-    refuse: bool = True,
-) -> None:
-    """Say how large what is laid out is: for each part its bytes in every cache that lacks it.
-    Raises SpaceliteError if the disk is too small."""
-    size, free = sum(map(sum, parts.values())), shutil.disk_usage(folder).free
-    if not size:
-        return
-    listed = ", ".join(
-        f"{part}{f' in {len(sizes)} caches' if len(sizes) > 1 else ''}: "
-        f"{files.human_bytes(sum(sizes))}"
-        for part, sizes in parts.items()
-    )
-    log.log(logging.INFO if say else logging.DEBUG, "%s, %s free", listed, files.human_bytes(free))
-    if refuse and size > free:
-        raise SpaceliteError(
-            f"the cache needs {files.human_bytes(size)} and {folder} has "
-            f"{files.human_bytes(free)} free: free some space, choose another cache_dir, {smaller}",
-            ["cache_dir", "limit", "layers"],
-        )
-
-
-def _keep_half_precision_error(
-    paths: Sequence[Path], model: Backbone, backbone_files: BackboneFiles, tokens: Tokenized
-) -> None:
-    """What a forward pass in half precision costs: measure the relative error of the hidden states
-    against those of float32 over ERROR_TEXTS texts from all lengths (the norm of the differences
-    divided by the norm of float32's), log it and keep it beside the caches, which `model` reads the
-    layers of, in this order; of several files, beside their folder, by the first."""
-    paths = [store.cache_of(path) for path in paths]
-    if all(side_file(path, "precision").exists() for path in paths):
-        return
-    weights = 4 * sum(weight.numel() for weight in model.model.parameters())
-    if weights > MOST_FLOAT32:
-        log.info(
-            "%s: its error is not measured, since weights in float32 would take %s",
-            model.precision, files.human_bytes(weights),
-        )  # fmt: skip
-        return
-    order = np.argsort([len(ids) for ids in tokens.ids], kind="stable")
-    chosen = order[np.unique(np.linspace(0, len(order) - 1, ERROR_TEXTS).astype(np.int64))]
-
-    def finish(batch: Array, output: Output) -> list[Array]:
-        return [states.reshape(-1).astype(np.float64) for states in output.states]
-
-    precise = Backbone(
-        backbone_files,
-        layer=model.layer,
-        others=model.others,
-        device=model.device,
-        precision="float32",
-    )
-    half, exact = (
-        [
-            np.concatenate(layer)
-            for layer in zip(*forward.batches(chosen[:, None], finish), strict=True)
-        ]
-        for forward in (
-            Forward(run, tokens, lambda hidden: hidden, default_budget(model.device))
-            for run in (model, precise)
-        )
-    )
-    texts = min(ERROR_TEXTS, len(tokens.ids))
-    for path, rounded, layer in zip(paths, half, exact, strict=True):
-        error = float(np.linalg.norm(rounded - layer) / np.linalg.norm(layer))
-        log.info(
-            "%s: the hidden states of %d texts differ from float32 by %.2g of their size",
-            model.precision, texts, error,
-        )  # fmt: skip
-        content = {"precision": model.precision, "texts": texts, "relative_error": error}
-        store.keep_json(path, "precision", content)
-
-
-def _compare_half_precision(
-    model: Backbone, backbone_files: BackboneFiles, tokens: Tokenized
-) -> None:
-    """Say how much faster this processor would run a model in half precision, if it is much."""
-    precision = "bfloat16"
-    if model.device != "cpu" or not (found := instructions(precision)):
-        return
-    half = Backbone(backbone_files, layer=-1, device="cpu", precision=precision)
-    budget = default_budget("cpu")
-    plan = list(plan_batches(np.array([len(ids) for ids in tokens.ids], np.int64), budget))
-    typical = [plan[len(plan) // 3], plan[2 * len(plan) // 3]]  # long and short texts
-    seconds = {}
-    for run in (half, model):
-        forward = Forward(run, tokens, lambda hidden: hidden, budget)
-        for batches in ([typical[0][:1]], typical):  # the first one prepares
-            started = time.perf_counter()
-            for _ in forward.batches(batches, lambda batch, output: None):
-                pass
-            seconds[run.precision] = time.perf_counter() - started
-    ratio = seconds["float32"] / seconds[precision]
-    if ratio > FASTER:
-        log.info(
-            "%s",
-            SpaceliteError(
-                f"this processor (its {found}) runs {model.name} {ratio:.1f} times as fast with "
-                f"precision={precision}; embed then says how far hidden states move",
-                ["precision"],
-            ),
-        )
+    return fitted(call, paths, sample)
 
 
 def read_layers(layer: int | Sequence[int]) -> tuple[int, ...]:
@@ -1180,93 +607,9 @@ def read_layers(layer: int | Sequence[int]) -> tuple[int, ...]:
     return layers
 
 
-@contextmanager
-def unfinished(
-    specs: Mapping[Path, CacheSpec], layers: bool | None, part: _Part | None = None
-) -> Iterator[list[Path]]:
-    """Those of some cache files that lack something, or their layer means if they are wanted, which
-    are locked meanwhile. Raises SpaceliteError if the spec of one differs; a shard that is damaged,
-    or another one, is removed."""
-    # Looked for before anything is written: the folder may be read-only.
-    left = [path for path in specs if not is_finished(path, specs[path], layers, part)]
-    with ExitStack() as stack:
-        for path in sorted(left):  # in an order on which all processes agree
-            files.make_folder(path.parent, "choose another cache_dir")
-            stack.enter_context(files.lock(path, wait=part is None or part.wait))
-        # Another process may have written some while this one waited.
-        left = [path for path in left if not is_finished(path, specs[path], layers, part)]
-        if part is not None:
-            for path in filter(Path.exists, left):
-                part.remove_others(path)
-        yield left
-
-
 def keep_maker(paths: Iterable[Path], command: str) -> None:
     """Record the command that finished caches are for; the first then counts as the newest."""
     for path in paths:
         store.keep_maker(path, command)
     with suppress(OSError):  # the folder may be read-only
         os.utime(store.written(next(iter(paths))))
-
-
-def is_finished(
-    path: Path, spec: CacheSpec, layers: bool | None, part: _Part | None = None
-) -> bool:
-    """Whether a cache file exists and is complete, with its layer means if they are wanted. Raises
-    SpaceliteError if its spec differs, unless it is a shard."""
-    if not path.exists():
-        return False
-    try:
-        cache = Cache(path)
-    except DamagedCacheError:
-        if part is None:
-            raise
-        return False
-    with cache:
-        if part is not None and not part.is_that_of(cache):
-            return False
-        if cache.spec != spec:
-            differences = ", ".join(cache.spec.differences(spec))
-            raise SpaceliteError(
-                f"{path} was created with other settings: {differences}; remove it (spacelite "
-                f"cache remove {path.stem}) or choose another cache_dir",
-                ["cache_dir"],
-            )
-        if not cache.complete or not keeps_layers(path, layers):
-            return cache.complete
-        try:
-            return cache.layers is not None and cache.layers.complete
-        except DamagedLayersError:
-            return False
-
-
-def keeps_layers(path: Path, layers: bool | None) -> bool:
-    """Whether layer means are to be completed: by default, for a new cache and for one that has a
-    file of them."""
-    if layers is None:
-        return not path.exists() or side_file(path, "layers").exists()
-    return layers
-
-
-def _count_unknown(path: Path, backbone_files: BackboneFiles) -> None:
-    """Count the unknown tokens of a cache file that has no counts."""
-    if not cached_texts.read_unknown(path).splits:
-        special = special_ids(held_tokenizer(backbone_files))
-        with Cache(path) as cache:
-            splits = {name: split.read_index() for name, split in cache.splits.items()}
-        cached_texts.write_unknown(path, cached_texts.count_unknown(splits, special))
-
-
-def _log_differences(path: Path, spec: CacheSpec, asked: Collection[Path]) -> None:
-    """Say why other caches of the same backbone and data set, which were not asked for, are not
-    used."""
-    if path.exists():
-        return
-    family = path.stem.rpartition("--")[0]
-    for other in sorted({*path.parent.glob(f"{family}--*.h5")} - {*asked}):
-        try:
-            with Cache(other) as cache:
-                differences = ", ".join(cache.spec.differences(spec))
-        except SpaceliteError:
-            continue  # `cache list` shows damaged files
-        log.info("%s has other settings (%s): embedding into a new cache", other.stem, differences)

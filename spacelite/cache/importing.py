@@ -22,7 +22,7 @@ import h5py
 import numpy as np
 from safetensors import SafetensorError
 
-from spacelite.cache import embedding, store
+from spacelite.cache import embedding, filling, store
 from spacelite.cache import texts as cached_texts
 from spacelite.cache.dtypes import Rounded, Rounding, StoredType, rounding_sums, stored_type
 from spacelite.cache.embedding import Embedded
@@ -195,7 +195,7 @@ def import_states(
     specs = {spec.path(cache_dir): spec for spec in of_layers}
     means = None if layers > 1 else False  # of several layers kept as `embed` keeps them
     rounded: dict[Path, Rounded | None] = {}
-    with embedding.unfinished(specs, means) as left:
+    with filling.unfinished(specs, means) as left:
         if left:
             indexes = {
                 split: SplitIndex(
@@ -207,13 +207,13 @@ def import_states(
             }
             layout = Layout(form.width, settings.dtype, False, layers, causal)
             layouts = {
-                path: layout if embedding.keeps_layers(path, means) else replace(layout, layers=0)
+                path: layout if filling.keeps_layers(path, means) else replace(layout, layers=0)
                 for path in left
             }
             if layers > 1:
                 hint = f"pooling=layers reads the means of the {layers} layers of {source}"
                 log.info("%s", SpaceliteError(hint, ["pooling"]))
-            embedding.lay_out(specs, layouts, indexes, "right", "or import less")
+            filling.lay_out(specs, layouts, indexes, "right", "or import less")
             rounded = _write(specs, layouts, rows, examples("import", digests))
             store.add_seconds(left, time.perf_counter() - started)
     embedding.keep_maker(specs, "import")

@@ -6,9 +6,9 @@ spacelite predicts with it, as an ONNX graph in float32 and in int8, and beside 
 `files` are the bytes of what is handed on: the head and its backbone, or the folder of the export.
 `environment` are the bytes of the Python packages that it needs, as they are installed here, with
 all that they need. `start` is the time from starting a process to the answer for one text: the
-median of ROUNDS runs in turns, in seconds of the clock and of the processor. Rates are of texts from
-the test split, one by one and 32 at a time; accuracy and cross-entropy are of its whole. One
-process, all cores.
+median of ROUNDS runs, in seconds of the clock and of the processor. Rates are of texts of the
+test split, one by one and 32 at a time; accuracy and cross-entropy are of its whole. One process,
+all cores.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
-import os
 import resource
 import statistics
 import subprocess
@@ -59,7 +58,7 @@ def installed(*packages):
     paths = {
         file.locate() for name in seen for file in importlib.metadata.distribution(name).files or []
     }
-    return sum(os.stat(path).st_size for path in paths if os.path.isfile(path))
+    return sum(path.stat().st_size for path in map(Path, paths) if path.is_file())
 
 
 def started(command, rounds):
