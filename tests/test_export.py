@@ -2,6 +2,7 @@
 
 import errno
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -393,6 +394,21 @@ def test_int8_rounds_the_backbone_and_not_the_head(best, tmp_path):
     given = FORMS["onnx"].probabilities(Source(run.run, None), tmp_path / "int8", ODD)
     expected = run.predict(ODD, progress=False).probabilities
     assert 0 < np.abs(given - expected).max() < 0.2
+
+
+def test_the_code_of_the_page_runs(best, tmp_path, monkeypatch):
+    """In the order of the page, with what its command writes."""
+    _, exported = best
+    (tmp_path / "classifier").symlink_to(exported.path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "classify", raising=False)
+    page = (ROOT / "docs" / "guide" / "export.md").read_text().split("\n## onnx\n")[1]
+    code = re.findall(r"```python\n(.*?)```", page.split("\n## ")[0], re.DOTALL)
+    assert code
+    for block in code:
+        exec(compile(block, "export.md", "exec"), {})
+    monkeypatch.delitem(sys.modules, "classify")
 
 
 # What takes long.
