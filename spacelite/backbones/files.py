@@ -43,7 +43,7 @@ class BackboneFiles:
         from safetensors import safe_open
 
         count = 0
-        for path in _weight_files(self.folder):
+        for path in weight_files(self.folder):
             try:
                 with safe_open(path, framework="numpy") as file:
                     shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118
@@ -77,7 +77,7 @@ def locate(name: str, revision: str | None = None) -> BackboneFiles:
             folder = hub.backbone_folder(name, revision)
         except SpaceliteError as error:
             raise or_meant(error, name, ["minilm"]) from error
-    weights = _weight_files(folder)
+    weights = weight_files(folder)
     if name == "minilm" or is_folder:
         digests = {file.name: _sha256(file) for file in [folder / "config.json", *weights]}
         if name == "minilm" and digests["model.safetensors"] != MINILM_SHA256:
@@ -126,7 +126,8 @@ def _minilm_folder() -> Path:
     return Path(str(package.locate_file(MINILM_FOLDER)))
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a model folder. Raises SpaceliteError if it lacks any."""
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if not (folder / "config.json").is_file():
         raise SpaceliteError(

@@ -12,7 +12,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
@@ -527,14 +527,10 @@ def _load_model(files: BackboneFiles, device: str, precision: str) -> tuple[Any,
     os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
     with importing():
         import torch
-        from transformers.utils import logging as transformers_logging
 
     _check_memory(files, device, precision)
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
     try:
-        with importing():  # the architecture's own modules
+        with importing(), quietly():  # the architecture's own modules
             model, info = _model_class(files.folder).from_pretrained(
                 files.folder,
                 use_safetensors=True,
@@ -548,9 +544,6 @@ def _load_model(files: BackboneFiles, device: str, precision: str) -> tuple[Any,
         raise SpaceliteError(
             f"{files.name} cannot be loaded from {files.folder}: {loading_problem(error)}"
         ) from error
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        transformers_logging.enable_progress_bar()
     if model.config.is_encoder_decoder:
         model = model.get_encoder()
     missing = _missing_weights(info["missing_keys"])
@@ -574,6 +567,24 @@ def _load_model(files: BackboneFiles, device: str, precision: str) -> tuple[Any,
         if weight.is_floating_point() and not exact & {*weight_name.split(".")}:
             weight.data = weight.data.to(getattr(torch, precision))
     return model.to(device).eval().requires_grad_(False), bool(missing)
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Without transformers' messages and bars."""
+    from transformers.utils import logging as transformers_logging
+
+    verbosity, bars = (
+        transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    )  # fmt: skip
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()
 
 
 def _check_memory(files: BackboneFiles, device: str, precision: str) -> None:

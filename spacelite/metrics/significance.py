@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 RESAMPLES, FEWEST = 10_000, 1_000
 LEVEL = 0.95  # confidence level of the intervals
+Z = 1.959963984540054  # the normal distribution's quantile for it
 MOST_CELLS = 20_000_000  # in all resampled tables together: a second or two
 CELLS_AT_ONCE = 2_000_000  # 16 MB
 
@@ -224,6 +225,21 @@ def f1_difference(first: Predictions, second: Predictions, seed: int = 0) -> Dif
         for done in range(0, resamples, size)
     ]
     return Difference(float(difference(counts[None])[0]), _interval(np.concatenate(values)))
+
+
+def of_proportion(count: int, total: int) -> Interval:
+    """The 95% interval of a proportion, such as an accuracy (Wilson 1927)."""
+    share, width = count / total, Z * Z / total
+    middle = share + width / 2
+    half = Z * math.sqrt(share * (1 - share) / total + width / (4 * total))
+    return (middle - half) / (1 + width), (middle + half) / (1 + width)
+
+
+def of_mean(values: Array) -> Interval:
+    """The 95% interval of the mean of a value per example, (N,), by its standard error."""
+    mean = float(values.mean())
+    half = Z * float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.inf
+    return mean - half, mean + half
 
 
 def _interval(values: Array) -> Interval:

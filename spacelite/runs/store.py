@@ -447,12 +447,10 @@ def _keep_transfers(former: Path, folder: Path, record: RunRecord) -> None:
     if not evaluations:
         return
     try:
-        earlier = load(former).record
-        same = earlier.checksums.get(PARAMETERS) == record.checksums[PARAMETERS]
-        same = same and earlier.thresholds == record.thresholds
+        same = _same_head(load(former).record, record)
     except SpaceliteError:
         same = False
-    if same and earlier.label_names == record.label_names:
+    if same:
         shutil.copytree(former / TRANSFERS, folder / TRANSFERS)
         return
     of = "the evaluation" if evaluations == 1 else f"the {evaluations} evaluations"
@@ -461,6 +459,51 @@ def _keep_transfers(former: Path, folder: Path, record: RunRecord) -> None:
         "eval again",
         of, record.id, "is" if evaluations == 1 else "are",
     )  # fmt: skip
+
+
+def adopt(run: Run, cache_dir: Path, name: str | None = None) -> tuple[Run, bool]:
+    """Move a run that was checked to `<cache_dir>/runs/<id>/`, under `name` or, if no other run has
+    it, the name that it was given. Returns it, and whether it was there already. Raises
+    SpaceliteError if a run of the same id with another head is there, or another run has `name`."""
+    identity = run.record.identity
+    target = files.absolute(prepare(cache_dir) / identity)
+    if name is not None:
+        check_name(name)
+    with files.writing(target), files.lock(target.parent):
+        named = names(target.parent)
+        if name is not None:
+            check_free(named, name, identity)
+        if target.exists():
+            there = load(target)
+            if not _same_head(there.record, run.record):
+                raise SpaceliteError(
+                    f"there is a run {identity} with another head in {target.parent}: remove it "
+                    "first, or choose another cache_dir",
+                    ["cache_dir"],
+                )
+            if name is not None:
+                _write_name(target, name)
+            return load(target), True
+        others = {given for of_run, given in named.items() if of_run != identity}
+        _write_name(run.folder, name or _usable(run.record.name, others))
+        run.folder.rename(target)
+    return load(target), False
+
+
+def _same_head(one: RunRecord, other: RunRecord) -> bool:
+    """Whether two records of runs are of the same parameters, labels and thresholds."""
+    same = one.checksums.get(PARAMETERS) == other.checksums.get(PARAMETERS)
+    return same and (one.label_names, one.thresholds) == (other.label_names, other.thresholds)
+
+
+def _usable(name: str | None, taken: set[str]) -> str | None:
+    """A name that a run was given elsewhere, if it is one here and no other run has it."""
+    if name is None or name in taken:
+        return None
+    try:
+        return check_name(name)
+    except SpaceliteError:
+        return None
 
 
 def predictions_of(cache: Cache, logits: Mapping[str, Any]) -> dict[str, Predictions]:
