@@ -23,7 +23,9 @@ def export(
     """Write a run in a form that other programs load, and compare it with predict.
 
     Options:
-        to FORM: onnx: a graph and a small program that classifies with it, without torch.
+        to FORM: onnx: a graph and a small program that classifies with it, without torch;
+            sentence-transformers or transformers: a model of that library; safetensors: the head
+            alone.
         out FOLDER: The folder to write, which must not exist.
         quantize: int8: round the weights of the graph, and measure what that costs.
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,12 @@ from spacelite import files
 from spacelite.cache import texts
 from spacelite.cache.store import Cache
 from spacelite.errors import SpaceliteError
-from spacelite.export.form import Form, Source, version
+from spacelite.export.card import CARD, model_card
+from spacelite.export.form import TOLERANCE, Form, Source, largest, version
 from spacelite.export.onnx import OnnxForm
+from spacelite.export.safetensors import SafetensorsForm
+from spacelite.export.sentence_transformers import SentenceTransformersForm
+from spacelite.export.transformers import TransformersForm
 from spacelite.lazy import torch
 from spacelite.metrics.predictions import Predictions
 from spacelite.metrics.significance import (
@@ -29,12 +33,16 @@ from spacelite.settings import one_of, optional, require
 from spacelite.tasks import SINGLE_LABEL
 from spacelite.types import Array
 
-FORMS: dict[str, Form] = {"onnx": OnnxForm()}
+FORMS: dict[str, Form] = {
+    "onnx": OnnxForm(),
+    "sentence-transformers": SentenceTransformersForm(),
+    "transformers": TransformersForm(),
+    "safetensors": SafetensorsForm(),
+}
 
 FORMAT = 1  # of verified.json
 VERIFIED = "verified.json"
 COMPARED = 200  # texts
-TOLERANCE = 1e-4  # of a probability
 SPLITS = ("test", "validation")  # whose texts are compared: those of the first that is there
 LIBRARIES = ("torch", "transformers", "tokenizers", "numpy", "onnx", "onnxruntime")
 
@@ -90,18 +98,25 @@ class Exported:
         """The size of all files."""
         return sum(self.files.values())
 
+    @property
+    def comparison(self) -> str:
+        """What was compared, in words; for a copy of the head, that nothing was."""
+        if not self.texts:
+            return "the run's own head, bit for bit"
+        return (
+            f"compared with predict on {self.texts:,} texts of {self.split}: probabilities differ "
+            f"by at most {self.difference:.1e}"
+        )
+
     def as_json(self) -> dict[str, Any]:
         """What `export --json` prints."""
         return {**asdict(self), "path": str(self.path), "bytes": self.bytes}
 
     def __str__(self) -> str:
         """What was written, and how near it is to `predict`."""
-        compared = f"{self.texts:,} texts of {self.split}"
-        lines = [
-            f"{self.path}: {self.form}, {len(self.files)} files, {files.human_bytes(self.bytes)}",
-            f"compared with predict on {compared}: probabilities differ by at most "
-            f"{self.difference:.1e}",
-        ]
+        size = files.human_bytes(self.bytes)
+        lines = [f"{self.path}: {self.form}, {len(self.files)} files, {size}"]
+        lines.append(self.comparison)
         if self.decisions:
             lines.append(f"{self.decisions} of them are decided otherwise")
         return "\n".join([*lines, *self.notes, *([] if self.cost is None else [str(self.cost)])])
@@ -115,10 +130,12 @@ def export(
     cache_dir: Path | None = None,
     quantize: str | None = None,
     backbone: str | None = None,
+    repository: str | None = None,
     on_progress: OnProgress = lambda phase, done, total: None,
 ) -> Exported:
     """Write a run in a form of FORMS to a new folder `out`, once it has the probabilities that
-    `predict` gives; with `quantize`, which costs accuracy, once it was measured how much.
+    `predict` gives; with `quantize`, which costs accuracy, once it was measured how much. The model
+    card shows how it is used from there, or from a `repository` of the hub.
 
     Raises SpaceliteError if there is no such form, the run cannot take it, a package or the run's
     backbone or texts are missing, `out` exists or cannot be written, or probabilities differ.
@@ -140,33 +157,22 @@ def export(
     form.require(run)
     if out.exists() or out.is_symlink():
         raise SpaceliteError(f"{out} exists: give another folder, or delete it", ["out"])
-    real = RealTexts.of(run, cache_dir or run.folder.parent.parent)
-    source = Source(run, backbone, on_progress)
-    expected = source.predictor.predict(real.some(), on_progress).probabilities
+    real = None if form.is_copy else RealTexts.of(run, cache_dir or run.folder.parent.parent)
+    source = Source(run, backbone, [] if real is None else real.some(), on_progress)
+    if real is not None:
+        _ = source.expected  # before anything is written
     with files.writing(out, "; choose another folder"), files.atomic_folder(out) as folder:
         on_progress("export", 0, 2)
         notes = form.write(source, folder)
-        on_progress("export", 1, 2)
-        given = form.probabilities(source, folder, real.some())
+        exported = Exported(out, to, {}, 0.0, 0, "", 0, tuple(notes))
+        if real is not None:
+            on_progress("export", 1, 2)
+            exported = compared(exported, form, source, real, folder, quantize)
         on_progress("export", 2, 2)
-        difference = largest(given, expected)
-        if not difference <= TOLERANCE:
-            raise SpaceliteError(
-                f"run {run.id} cannot be exported to={to}: its probabilities differ from those of "
-                f"predict by up to {difference:.1e} on {len(expected)} texts of {real.split}: "
-                "choose another form",
-                ["to"],
-            )
-        cost = None
-        if quantize is not None:
-            form.quantize(folder, quantize)
-            given = form.probabilities(source, folder, real.some())
-            difference = largest(given, expected)
-            cost = measured(real, source, form, folder)
-        exported = Exported(
-            out, to, {}, difference, len(expected), real.split,
-            changed(run, given, expected), (*real.notes, *notes), cost,
-        )  # fmt: skip
+        use = form.use(run, repository or out.name, folder)
+        runs = cache_dir or run.folder.parent.parent
+        card = model_card(run, form, exported.comparison, use, runs)
+        (folder / CARD).write_text(card, "utf-8")
         write_verified(folder / VERIFIED, exported, run, quantize)
         sizes = {
             path.relative_to(folder).as_posix(): path.stat().st_size
@@ -175,6 +181,42 @@ def export(
         }
     exported.files.update(sizes)
     return exported
+
+
+def compared(
+    exported: Exported,
+    form: Form,
+    source: Source,
+    real: RealTexts,
+    folder: Path,
+    quantize: str | None,
+) -> Exported:
+    """An export with what the files of its folder give beside what `predict` gives. Raises
+    SpaceliteError if probabilities differ."""
+    run, given = source.run, form.probabilities(source, folder, source.texts)
+    difference = largest(given, source.expected)
+    if not difference <= TOLERANCE:
+        raise SpaceliteError(
+            f"run {run.id} cannot be exported to={form.name}: its probabilities differ from those "
+            f"of predict by up to {difference:.1e} on {len(source.texts)} texts of {real.split}: "
+            f"{form.inexact(run) or 'choose another form'}",
+            ["to"],
+        )
+    cost = None
+    if quantize is not None:
+        form.quantize(folder, quantize)
+        given = form.probabilities(source, folder, source.texts)
+        difference = largest(given, source.expected)
+        cost = measured(real, source, form, folder)
+    return replace(
+        exported,
+        difference=difference,
+        texts=len(source.texts),
+        split=real.split,
+        decisions=changed(run, given, source.expected),
+        notes=(*real.notes, *exported.notes),
+        cost=cost,
+    )
 
 
 @dataclass(frozen=True)
@@ -209,11 +251,6 @@ class RealTexts:
         count = min(COMPARED, len(self.texts))
         rows = np.linspace(0, len(self.texts) - 1, count).round().astype(int)
         return [self.texts[row] for row in rows.tolist()]
-
-
-def largest(given: Array, expected: Array) -> float:
-    """The largest difference of a probability; NaN if one is not a number."""
-    return float(np.abs(np.asarray(given, np.float64) - expected).max())
 
 
 def changed(run: Run, given: Array, expected: Array) -> int:

@@ -11,12 +11,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+
 from spacelite.backbones.tokenizer import held_tokenizer
 from spacelite.errors import SpaceliteError
 from spacelite.inference.prediction import Predictor
 from spacelite.progress import OnProgress
 from spacelite.runs.store import Run
 from spacelite.types import Array
+
+TOLERANCE = 1e-4  # of a probability
 
 
 @dataclass(frozen=True)
@@ -25,12 +29,18 @@ class Source:
 
     run: Run
     backbone: str | None  # its folder, if it was a local one
+    texts: Sequence[str] = ()  # of its own data, with which a form is compared
     on_progress: OnProgress = lambda phase, done, total: None
 
     @cached_property
     def predictor(self) -> Predictor:
         """What the form reproduces. Raises SpaceliteError if the backbone is not the run's."""
         return Predictor(self.run, self.backbone, device="cpu", precision="float32")
+
+    @cached_property
+    def expected(self) -> Array:
+        """What `predict` gives for the texts, (N, C)."""
+        return self.predictor.predict(self.texts, self.on_progress).probabilities
 
     @property
     def tokenizer(self) -> Any:
@@ -51,12 +61,17 @@ class Form(ABC):
         extra: The extra of the package that it needs; None if it needs none.
         modules: The modules of that extra.
         quantizations: The number types that weights can be rounded to, which costs accuracy.
+        library: The hub's name of the library that loads it.
+        is_copy: Whether it holds the run's own head for `predict` itself: `write` checks that, and
+            there is nothing to compare.
     """
 
     name: ClassVar[str]
     extra: ClassVar[str | None] = None
     modules: ClassVar[Sequence[str]] = ()
     quantizations: ClassVar[Sequence[str]] = ()
+    library: ClassVar[str]
+    is_copy: ClassVar[bool] = False
 
     def require(self, run: Run) -> None:
         """Raise SpaceliteError if a module that the form of a run needs is not installed."""
@@ -76,6 +91,15 @@ class Form(ABC):
         """Write the files of the form into an empty folder; return what users should know of it,
         in sentences. Raises OSError, and SpaceliteError for what cannot be exported."""
 
+    def inexact(self, run: Run) -> str | None:
+        """Why probabilities may differ from those of `predict`, and what to do."""
+        return None
+
+    @abstractmethod
+    def use(self, run: Run, name: str, folder: Path) -> str:
+        """Code that shows how the form is used from `name`, a folder or a repository, in
+        Markdown; `folder` has its files."""
+
     @abstractmethod
     def probabilities(self, source: Source, folder: Path, texts: Sequence[str]) -> Array:
         """The probabilities of N texts, (N, C), as the library that the form is for computes them
@@ -92,3 +116,8 @@ def version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def largest(given: Array, expected: Array) -> float:
+    """The largest difference of a probability; NaN if one is not a number."""
+    return float(np.abs(np.asarray(given, np.float64) - expected).max())

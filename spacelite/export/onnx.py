@@ -41,6 +41,7 @@ class OnnxForm(Form):
 
     name = "onnx"
     extra = "export"
+    library = "onnx"
     modules = ("onnx", "onnxscript", "onnxruntime")
     quantizations = ("int8",)
 
@@ -69,6 +70,12 @@ class OnnxForm(Form):
     @override
     def quantize(self, folder: Path, to: str) -> None:
         quantize_graph(folder / MODEL)
+
+    @override
+    def use(self, run: Run, name: str, folder: Path) -> str:
+        return (
+            f'```bash\npip install -r {name}/requirements.txt\npython {name}/{RUNNER} "a text"\n```'
+        )
 
     @override
     def probabilities(self, source: Source, folder: Path, texts: Sequence[str]) -> Array:

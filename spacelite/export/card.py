@@ -1,0 +1,555 @@
+"""The model card of an export: what it is, how good it is and how sure that is, what it was trained
+on, where its limits are, and how it was made; with the front matter that the hub reads.
+
+Blocks of reports say most of it, and are written as reports are: whatever labels and names hold is
+escaped.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spacelite import settings
+from spacelite.cache import texts
+from spacelite.cache.spec import CacheSpec, Encoding
+from spacelite.cache.store import Cache
+from spacelite.data.known import KNOWN
+from spacelite.document import (
+    Block,
+    Bullets,
+    Heading,
+    Line,
+    Paragraph,
+    Table,
+    decimals,
+    p_value,
+    with_sign,
+)
+from spacelite.errors import SpaceliteError
+from spacelite.metrics import significance
+from spacelite.metrics.predictions import Predictions
+from spacelite.metrics.scores import METRICS
+from spacelite.metrics.significance import Interval
+from spacelite.reports.analysis.comparisons import Analysis, analyse
+from spacelite.reports.analysis.content import GroupFindings, data_notes, start_note
+from spacelite.reports.analysis.groups import Group, grouped, mean_std
+from spacelite.reports.document import wording
+from spacelite.reports.document.sections import SECTIONS
+from spacelite.reports.document.tables import figure_cell
+from spacelite.reports.render.markup import Markdown
+from spacelite.runs import store
+from spacelite.runs.record import RunRecord
+from spacelite.runs.store import Run, find_cache
+from spacelite.tasks import MULTI_LABEL
+from spacelite.visible import visible, visible_name
+
+if TYPE_CHECKING:
+    from spacelite.export.form import Form
+
+CARD = "README.md"
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"  # that the backbone minilm is, on the hub
+# Backbones of which the languages are known here.
+LANGUAGES = {"minilm": "English", MINILM: "English"}
+MOST_LABELS = 20  # that the first paragraph lists
+# Metric -> what the hub calls it. Precision and recall are those of class 1, or weighted.
+OF_HUB = {"accuracy": "accuracy", "f1_macro": "f1", "auroc": "roc_auc"}
+CAPTIONS = {
+    "classes": "Figures of each label",
+    "confusion": "How often each label was given to what has which (true \\ predicted)",
+}
+FEWEST = 30  # examples of a label from which on its figures say much
+
+
+def model_card(run: Run, form: Form, comparison: str, use: str, cache_dir: Path) -> str:
+    """The card of a run in a form, in Markdown; `comparison` says how near the form is to
+    `predict`, `use` shows in Markdown how it is used."""
+    record = run.record
+    predictions = run.predictions()
+    figures = metric_lines(run, predictions)
+    written = Markdown()
+    title = f"{record.system} on {record.spec.backbone}, for {record.spec.dataset}"
+    before: list[Block] = [Paragraph(summary(run)), Heading(1, "How to use it")]
+    after: list[Block] = [
+        Paragraph(f"{sentence(comparison)}{decision(record)}"),
+        Heading(1, "How good it is"),
+        Paragraph(about_figures(run, predictions)),
+        Table("Figures", ["Metric", "Value", "95% interval"], figures, "figures"),
+        *seeds(run),
+        *details(run, cache_dir),
+        *baselines(run, cache_dir),
+        Heading(1, "What it was trained on"),
+        Bullets(data(run, cache_dir)),
+        Heading(1, "Limits"),
+        Bullets(limits(run, cache_dir)),
+        Heading(1, "How it was made"),
+        Bullets(choices(run)),
+        Paragraph("These commands make it again, from the same data:"),
+    ]
+    parts = [
+        f"---\n{front_matter(run, form)}---",
+        f"# {written.escaped(title)}",
+        *written.parts(before),
+        use,
+        *written.parts(after),
+        fenced("\n".join(filter(None, (embed_command(record), train_command(record))))),
+    ]
+    return visible("\n\n".join(parts) + "\n")
+
+
+def sentence(text: str) -> str:
+    """A clause as a sentence."""
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def fenced(code: str) -> str:
+    """Code in Markdown, whatever it holds."""
+    longest = max((len(found) for found in re.findall("`+", code)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}bash\n{code}\n{fence}"
+
+
+# What the hub reads.
+
+
+def front_matter(run: Run, form: Form) -> str:
+    """The front matter, in YAML."""
+    import yaml
+
+    record = run.record
+    metadata: dict[str, Any] = {
+        "library_name": form.library,
+        "pipeline_tag": "text-classification",
+        "tags": ["spacelite", "text-classification", f"spacelite-{record.head.kind}"],
+        "metrics": list(OF_HUB.values()),
+    }
+    if (base := base_model(record.spec)) is not None:
+        metadata["base_model"] = base
+    if (dataset := hub_dataset(record.spec)) is not None:
+        metadata["datasets"] = [dataset]
+    scores = record.metrics[record.split]
+    measured = [
+        {"type": name, "name": METRICS[metric].heading, "value": float(decimals(value, 4))}
+        for metric, name in OF_HUB.items()
+        if (value := scores.get(metric)) is not None and math.isfinite(value)
+    ]
+    name = visible_name(record.spec.dataset)
+    result = {
+        "task": {"type": "text-classification", "name": "Text classification"},
+        "dataset": {"type": dataset or name, "name": name, "split": record.split},
+        "metrics": measured,
+    }
+    metadata["model-index"] = [{"name": visible_name(run.name or run.id), "results": [result]}]
+    text: str = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)
+    return text
+
+
+def base_model(spec: CacheSpec) -> str | None:
+    """The backbone's name on the hub; None if it is not from there."""
+    if spec.backbone == "minilm":
+        return MINILM
+    return spec.backbone if spec.backbone_version.startswith("revision:") else None
+
+
+def hub_dataset(spec: CacheSpec) -> str | None:
+    """The data set's name on the hub; None if it is not from there."""
+    known = KNOWN.get(spec.dataset)
+    if known is not None:
+        return KNOWN[known.of].hub if known.of else known.hub
+    return spec.dataset if re.fullmatch(r"[\w.-]+/[\w.-]+", spec.dataset) else None
+
+
+# What it is, and how good.
+
+
+def summary(run: Run) -> str:
+    """What the classifier does, and what it consists of."""
+    record, spec = run.record, run.record.spec
+    names = [visible_name(name) for name in record.label_names]
+    listed = ", ".join(names[:MOST_LABELS]) + (
+        f" and {len(names) - MOST_LABELS} more" if len(names) > MOST_LABELS else ""
+    )
+    several = record.task is MULTI_LABEL
+    which = "any number of" if several else "one of"
+    if record.head.reads_only_ids:
+        what = (
+            f"It reads the token ids of {spec.backbone}'s tokenizer alone: no transformer is run."
+        )
+    else:
+        layer = "" if spec.layer == -1 else f" (layer {spec.layer})"
+        what = f"It reads the hidden states of {spec.backbone}{layer}, which was not trained."
+    trained = f"{record.train_params:,} parameters were trained"
+    version = record.versions.get("spacelite")
+    by = f"spacelite {version}" if version else "spacelite"
+    return f"Gives a text {which} {len(names)} labels: {listed}. {what} {trained}, by {by}."
+
+
+def decision(record: RunRecord) -> str:
+    """How a label is decided on, as a sentence."""
+    if not record.thresholds:
+        usual = "each label above one half" if record.task is MULTI_LABEL else "the most probable"
+        return f" Given is {usual}."
+    limits = ", ".join(
+        f"{visible_name(name)} above {decimals(value, 4)}"
+        for name, value in record.thresholds.items()
+    )
+    return f" Given is: {limits}."
+
+
+def metric_lines(run: Run, predictions: Predictions | None) -> list[Line]:
+    """Every metric of the split that reports show, with its interval where there is one."""
+    record = run.record
+    intervals = {} if predictions is None else intervals_of(predictions)
+    lines = []
+    for name, metric in METRICS.items():
+        value = record.metrics[record.split].get(name)
+        if value is None or (name == "loss" and value == record.metrics[record.split].get("ce")):
+            continue
+        between = intervals.get(name)
+        shown = "–" if between is None else " to ".join(decimals(end, 4) for end in between)
+        lines.append(Line.of(metric.heading, decimals(value, 4), shown))
+    return lines
+
+
+def intervals_of(predictions: Predictions) -> dict[str, Interval]:
+    """95% intervals of metrics over the choice of examples."""
+    count = len(predictions.labels)
+    low, high = significance.of_mean(significance.f1_values(predictions))
+    intervals = {
+        "accuracy": significance.of_proportion(int(predictions.correct.sum()), count),
+        "f1_macro": (max(low, 0.0), min(high, 1.0)),
+        "ce": significance.of_mean(cross_entropies(predictions)),
+    }
+    return {name: value for name, value in intervals.items() if np.isfinite(value).all()}
+
+
+def cross_entropies(predictions: Predictions) -> Any:
+    """The cross-entropy of each example, (N,); in a multi-label task the mean over labels."""
+    classes = predictions.logits.shape[1]
+    truth = predictions.task.indicators(predictions.labels, classes)
+    chances = np.clip(predictions.probabilities, 1e-300, 1.0)
+    if predictions.task is MULTI_LABEL:
+        others = np.clip(1 - predictions.probabilities, 1e-300, 1.0)
+        return -(truth * np.log(chances) + (1 - truth) * np.log(others)).mean(axis=1)
+    return -(truth * np.log(chances)).sum(axis=1)
+
+
+def about_figures(run: Run, predictions: Predictions | None) -> str:
+    """What the figures were measured on, and what their intervals mean."""
+    record = run.record
+    text = (
+        f"Measured on the {record.examples[record.split]:,} {record.split} examples of "
+        f"{record.spec.dataset}; "
+        + (
+            f"precision and recall of {visible_name(record.label_names[1])}"
+            if record.average == "binary"
+            else "precision and recall weighted by support"
+        )
+    )
+    if predictions is not None:
+        text += (
+            ". The intervals are about the choice of these examples alone: texts from elsewhere "
+            "may differ by more"
+        )
+    if record.split == "validation" and record.chosen_on_validation:
+        text += ". Settings were chosen on the same examples: the figures are too optimistic"
+    return f"{text}."
+
+
+def seeds(run: Run) -> list[Block]:
+    """How much the figures differ from seed to seed, where there are runs that say it."""
+    cache_dir = run.folder.parent.parent
+    same = [
+        other.record
+        for other in store.load_all(cache_dir)
+        if other.record.same_but_seed() == run.record.same_but_seed()
+    ]
+    if len(same) < 2:
+        return []
+    figures = {}
+    for name in ("accuracy", "f1_macro", "ce"):
+        values = [record.metrics.get(record.split, {}).get(name) for record in same]
+        known = [value for value in values if value is not None]
+        if len(known) == len(same):
+            of = mean_std(known)
+            figures[METRICS[name].in_words] = f"{decimals(of.mean, 4)} ± {of.std or 0.0:.4f}"
+    words = ", ".join(f"{name} {value}" for name, value in figures.items())
+    return [
+        Paragraph(
+            f"With {len(same)} seeds, this one among them (mean ± standard deviation): {words}."
+        )
+    ]
+
+
+def details(run: Run, cache_dir: Path) -> list[Block]:
+    """Figures by label, confusions and calibration, as in reports."""
+    group, analysis = analysed([run], cache_dir)
+    if not analysis.systems:
+        return [Paragraph("Its predictions are not there: figures by label are not known.")]
+    part = GroupFindings(group.section, analysis, None)
+    tables = [block for block in SECTIONS["confusion"](part, 1) if isinstance(block, Table)]
+    (system,) = analysis.systems
+    calibration = system.calibration
+    counts = np.array(calibration.count)
+    sure, right = (
+        float((np.array(values) * counts).sum() / counts.sum())
+        for values in (calibration.confidence, calibration.accuracy)
+    )
+    how = "too high" if sure > right else "too low"
+    return [
+        Heading(2, "By label"),
+        *(replace(table, caption=CAPTIONS[table.kind]) for table in reversed(tables)),
+        Heading(2, "How far probabilities can be trusted"),
+        Paragraph(
+            f"The expected calibration error, in 15 bins, is {decimals(calibration.own_error, 4)}: "
+            f"what it gives has a probability of {decimals(sure, 4)} on average and is right in "
+            f"{decimals(right, 4)} of all cases, so that probabilities are on average {how}."
+        ),
+    ]
+
+
+def analysed(runs: Sequence[Run], cache_dir: Path) -> tuple[Group, Analysis]:
+    """The group that runs of one cache form on their own data, and its analysis."""
+    group = next(group for group in grouped(runs) if group.systems[0].transfers is None)
+    return group, analyse(cache_dir, group)
+
+
+def baselines(run: Run, cache_dir: Path) -> list[Block]:
+    """How the run compares with the baselines of its cache."""
+    others = [
+        other
+        for other in store.load_all(run.folder.parent.parent)
+        if other.head.is_baseline
+        and other.record.cache_key == run.record.cache_key
+        and other.record.same_but_seed() != run.record.same_but_seed()
+    ]
+    heading = Heading(2, "Beside baselines")
+    if not others:
+        return [heading, Paragraph("No baseline was trained on the same data.")]
+    group, analysis = analysed([run, *others], cache_dir)
+    (own,) = [row.system for row, system in group.named if run.id in row.runs]
+    lines = []
+    for row in group.section.rows:
+        pairs = [pair for pair in analysis.pairs if {pair.first, pair.second} == {own, row.system}]
+        compared = ["–", "–", "–"]
+        for pair in pairs:
+            pair = pair if pair.first == own else pair.reversed()
+            compared = [
+                with_sign(100 * pair.accuracy.value, 1),
+                wording.interval(pair.accuracy),
+                p_value(pair.corrected).removeprefix("p ").removeprefix("= "),
+            ]
+        name = f"{row.system} (this one)" if row.system == own else row.system
+        figures = [figure_cell(row.figures[name]) for name in ("accuracy", "f1_macro", "ce")]
+        lines.append(Line.of(name, *figures, *compared))
+    columns = [
+        "System", "Accuracy", "Macro F1", "CE",
+        "This one ahead (points of accuracy)", "95% interval", "p (Holm)",
+    ]  # fmt: skip
+    return [heading, Table("Baselines on the same data", columns, lines, "systems")]
+
+
+# What it was trained on, and its limits.
+
+
+def data(run: Run, cache_dir: Path) -> list[str]:
+    """The data in sentences."""
+    record, dataset = run.record, hub_dataset(run.record.spec)
+    sizes = ", ".join(f"{count:,} {split}" for split, count in record.examples.items())
+    where = f" ({dataset} on the hub)" if dataset not in (None, record.spec.dataset) else ""
+    sentences = [f"Data set {record.spec.dataset}{where}; examples: {sizes}."]
+    try:
+        with Cache(find_cache(run, cache_dir)) as cache:
+            counts = record.task.label_counts(
+                cache.splits["train"].labels, len(record.label_names)
+            ).tolist()
+    except SpaceliteError:
+        return [
+            *sentences,
+            "Its cache was not at hand when this card was written: no more is known of the data.",
+        ]
+    shares = ", ".join(
+        f"{visible_name(name)} {count:,}"
+        for name, count in zip(record.label_names, counts, strict=True)
+    )
+    if len(counts) <= MOST_LABELS:
+        sentences.append(f"Training examples by label: {shares}.")
+    if few := [
+        name for name, count in zip(record.label_names, counts, strict=True) if count < FEWEST
+    ]:
+        sentences.append(
+            f"{len(few)} labels have fewer than {FEWEST} training examples: "
+            f"{', '.join(map(visible_name, few[:MOST_LABELS]))}."
+        )
+    group = next(group for group in grouped([run]) if group.systems[0].transfers is None)
+    return [*sentences, *data_notes(cache_dir, group)]
+
+
+def limits(run: Run, cache_dir: Path) -> list[str]:
+    """What the classifier cannot do, or what is not known of it, in sentences."""
+    record, spec = run.record, run.record.spec
+    sentences = []
+    if spec.stride is None:
+        sentences.append(
+            f"Texts are cut off after {spec.max_length} tokens{long_texts(run, cache_dir)}."
+        )
+    else:
+        sentences.append(
+            f"Texts of more than {spec.max_length} tokens are run in windows that overlap: each "
+            "token sees the text around it, and not all of it."
+        )
+    language = LANGUAGES.get(spec.backbone)
+    sentences.append(
+        f"Its backbone was trained on {language}: it knows little of other languages."
+        if language
+        else f"Which languages and scripts it knows depends on {spec.backbone}; it was measured on "
+        "its own data alone."
+    )
+    if unknown := unknown_words(run, cache_dir):
+        sentences.append(unknown)
+    sentences.append(
+        "It has learned from its data alone, errors of their labels included. On texts of another "
+        "kind, time or source it may be worse: measure it there before you rely on it (spacelite "
+        f"eval {run.id} --dataset ...)."
+    )
+    sentences.append("Whether it treats groups of people differently was not measured.")
+    if record.head.reads_ids:
+        sentences.append(
+            "The head holds the token ids of n-grams of its training texts: who has it can tell "
+            "which words and pairs of words occur in them."
+        )
+    return sentences
+
+
+def long_texts(run: Run, cache_dir: Path) -> str:
+    """How many training texts may have been cut off: `: 12 of 15,383 training texts ...`."""
+    try:
+        with Cache(find_cache(run, cache_dir)) as cache:
+            lengths = np.diff(cache.splits["train"].offsets)
+    except SpaceliteError:
+        return ""
+    cut = int((lengths >= run.record.spec.cut_at).sum())
+    if run.record.spec.padding != "none":
+        return ""
+    return f": {cut:,} of {len(lengths):,} training texts are as long or longer"
+
+
+def unknown_words(run: Run, cache_dir: Path) -> str:
+    """How many tokens of the data the backbone does not know, as a sentence; "" if that is not
+    known."""
+    try:
+        counts = texts.read_unknown(find_cache(run, cache_dir)).splits.get(run.record.split)
+    except SpaceliteError:
+        counts = None
+    if counts is None:
+        return ""
+    return (
+        f"{counts.unknown / max(counts.tokens, 1):.2%} of the tokens of {run.record.split} are "
+        "unknown to the backbone; all unknown words look the same to it."
+    )
+
+
+# How it was made.
+
+
+def choices(run: Run) -> list[str]:
+    """Its settings, and what chose them, in sentences."""
+    record = run.record
+    words = [*settings.words(record.head), *settings.words(record.training)]
+    epochs = "fitted directly" if record.epochs is None else f"{record.epochs} epochs"
+    seed = "" if record.seed is None else f", seed {record.seed}"
+    sentences = [f"{', '.join([record.system, epochs, *words])}{seed}."]
+    if record.chosen:
+        names = ", ".join(name.replace("_", " ") for name in record.chosen)
+        sentences.append(f"Chosen by the number of training examples: {names}.")
+    for name, value in record.cross_validated.items():
+        sentences.append(f"Cross-validation on train chose {name} = {value:g}.")
+    if record.search is not None:
+        figure = record.metrics.get("validation", {}).get(record.search.monitor)
+        sentences.append(f"Settings: {record.search.words(figure)}.")
+    if record.best_epoch is not None:
+        sentences.append(f"Epoch {record.best_epoch} was chosen on validation.")
+    if record.thresholds:
+        metric = METRICS[record.training.threshold or "f1_macro"].in_words
+        sentences.append(f"Decision thresholds were chosen on validation for {metric}.")
+    if not record.chosen_on_validation:
+        sentences.append("Nothing of it was chosen on validation.")
+    sentences += start_note(record.system, [record])
+    spec = record.spec
+    sentences.append(
+        f"Backbone {spec.backbone}, {spec.backbone_version}; hidden states stored as {spec.dtype}."
+    )
+    versions = ", ".join(f"{name} {number}" for name, number in record.versions.items() if number)
+    sentences.append(f"Run {run.id} of {record.created}, with {versions}.")
+    return sentences
+
+
+def embed_command(record: RunRecord) -> str:
+    """The command that embeds the data of a run, as far as its record says; "" if they were
+    imported. A folder of data or of a backbone stands in it by its name."""
+    spec = record.spec
+    if spec.is_imported:
+        return ""
+    kind, _, version = spec.backbone_version.partition(":")
+    given: dict[str, Any] = {
+        "dataset": spec.dataset,
+        "backbone": spec.backbone,
+        "revision": version if kind == "revision" else None,
+        "layer": spec.layer,
+        "max-length": spec.max_length,
+        "dtype": spec.dtype,
+        "padding": spec.padding,
+        "prefix": spec.prefix,
+        "windows": spec.stride is not None,
+        "stride": spec.stride,
+        "skip-first": spec.skip_first,
+        "reduce": spec.reduce,
+        "precision": spec.precision,
+    }
+    usual = {
+        **{name.replace("_", "-"): value for name, value in vars(Encoding()).items()},
+        "precision": "float32",
+    }
+    return command("embed", {
+        name: value
+        for name, value in given.items()
+        if name in ("dataset", "backbone") or value not in (None, "", usual.get(name))
+    })  # fmt: skip
+
+
+def train_command(record: RunRecord) -> str:
+    """The command that trains a head of the same settings, and so with the same id."""
+    given: dict[str, Any] = {"cache": record.cache, "head": record.head.kind}
+    training: list[Any] = [record.training]
+    for config in (record.head, *training):
+        values = settings.effective(config)
+        for field in fields(config):
+            about = field.metadata
+            value = values.get(field.name)
+            if field.name == "seed" or value is None:
+                continue
+            if value != field.default or about["help_default"] is not None:
+                if field.name == "sample_weight":
+                    value = str(value).rpartition(" ")[0] or value
+                given[(about["option"] or field.name).replace("_", "-")] = value
+    if record.seed:
+        given["seeds"] = f"{record.seed},"
+    return command("train", {**given, "no-baselines": True})
+
+
+def command(name: str, options: dict[str, Any]) -> str:
+    """A command of spacelite with its options."""
+    words = ["spacelite", name]
+    for option, value in options.items():
+        words.append(f"--{option}")
+        if value is not True:
+            shown = f"{value!r}" if isinstance(value, float) else str(value)
+            words.append(shlex.quote(visible_name(shown)))
+    return " ".join(words)
