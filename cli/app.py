@@ -29,6 +29,7 @@ from . import (
     report,
     runs,
     serve,
+    sharing,
     studies,
     train,
     while_a_command_runs,
@@ -174,6 +175,8 @@ app.command("predict")(command(predict.predict))
 app.command("explain")(command(explain.explain))
 app.command("export")(command(export.export))
 app.command("serve")(command(serve.serve))
+app.command("push")(command(sharing.push))
+app.command("pull")(command(sharing.pull))
 app.command("report")(command(report.report))
 app.add_typer(runs.app, name="runs")
 app.add_typer(cache.app, name="cache")

@@ -25,8 +25,8 @@ VARIABLES = {"cache_dir": CACHE_VARIABLE, "data_dir": DATA_VARIABLE}
 # Arguments whose options have other names, but for settings of heads and training.
 OPTIONS = {
     "as_csv": "--csv",
+    "as_form": "--format",
     "as_json": "--json",
-    "form": "--format",
     "groups": "--group-column",
     "labels": "--map",
 }

@@ -46,7 +46,7 @@ def report(
     head: list[str] | None = None,
     where: list[str] | None = None,
     split: str | None = None,
-    form: str = TERMINAL,
+    as_form: str = TERMINAL,
     out: Path | None = None,
     no_examples: bool = False,
     backbone: str | None = None,
@@ -65,7 +65,7 @@ def report(
         where SETTING=VALUE: Only runs with this setting, such as lr=0.002 or epochs=5,15; may be
             repeated. Heads that lack the setting are kept.
         split: Also show the figures of another split: train or validation.
-        form: terminal, markdown, latex, html, json or text.
+        as_form: terminal, markdown, latex, html, json or text.
         out: Folder for the page and its figures, or for the single file; or a file that ends in
             .html, .md, .tex, .json or .txt.
         no_examples: Leave out words and example texts from the data.
@@ -76,6 +76,7 @@ def report(
 
     formats = (TERMINAL, *FORMS)
     of_file = None if out is None else form_of_file(out)
+    form = as_form
     if form not in formats:
         raise SpaceliteError(f"--format {form}: {choose_from(form, formats)}")
     if as_json and form not in (TERMINAL, "json"):

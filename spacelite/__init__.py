@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time, imported when f
         TextExplanation,
         TextPredictions,
     )
-    from spacelite.api.runs import TrainedRun, load_run, load_runs, report
+    from spacelite.api.runs import TrainedRun, load_run, load_runs, pull, report
     from spacelite.api.studies import (
         CrossValidated,
         LabelAudit,
@@ -79,6 +79,7 @@ __all__ = [
     "learning_curve",
     "load_run",
     "load_runs",
+    "pull",
     "report",
     "train",
 ]
@@ -87,7 +88,7 @@ _MODULES = {
     "api.embedding": ("embed", "find_cache", "import_cache"),
     "api.examples": ("Examples",),
     "api.results": ("EmbeddedDataset", "Evaluation", "Runs", "TextExplanation", "TextPredictions"),
-    "api.runs": ("TrainedRun", "load_run", "load_runs", "report"),
+    "api.runs": ("TrainedRun", "load_run", "load_runs", "pull", "report"),
     "api.studies": (
         "CrossValidated", "LabelAudit", "LearningCurve", "audit", "cross_validate",
         "learning_curve",

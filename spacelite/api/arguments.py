@@ -170,6 +170,7 @@ def fraction(limit: float) -> Callable[[Any], float]:
 
 NAME = Kind("give a name (a string)", _text)
 STRING = Kind("give a string", _string)
+REPOSITORY = Kind("give the name of a repository on the hub, OWNER/NAME", _text)
 NAME_OR_PATH = Kind("give a name or a path", _path)
 PATH = Kind("give the path of a folder", lambda value: Path(_path(value)))
 FILE = Kind("give the path of a file", lambda value: Path(_path(value)))
@@ -195,7 +196,7 @@ KINDS: dict[str, Kind] = {
     **dict.fromkeys(("folds", "repeats", "seed"), WHOLE_NUMBER),
     **dict.fromkeys(("layers", "examples", "baselines", "search", "drop_leaks", "windows"), FLAG),
     **dict.fromkeys(("reuse", "replace", "resume", "fresh", "skip_empty", "skip_first"), FLAG),
-    **dict.fromkeys(("bfloat16", "causal"), FLAG),
+    **dict.fromkeys(("bfloat16", "causal", "private", "dry_run"), FLAG),
     "array": NAME,
     "shard_size": Kind("give a number of bytes, or a size such as 2GB or 500MB", _size),
     "shard": Kind("give the number of a shard and of all of them, such as 3/8", _shard),

@@ -17,6 +17,7 @@ from spacelite.api.arguments import (
     LABELS,
     NAME,
     NAME_OR_PATH,
+    REPOSITORY,
     checked,
     is_list,
     known_label,
@@ -42,8 +43,10 @@ from spacelite.data.columns import Reading
 from spacelite.data.readers import TextRows, open_texts
 from spacelite.data.splits import TextDataset
 from spacelite.errors import SpaceliteError
+from spacelite.export import hub as sharing
 from spacelite.export.export import Exported
 from spacelite.export.export import export as export_run
+from spacelite.export.hub import Pushed
 from spacelite.inference import explanation, prediction
 from spacelite.progress import Progress, reporting
 from spacelite.reports.analysis import content
@@ -469,7 +472,7 @@ class TrainedRun:
         gives on 200 texts of the run's own data.
 
         Args:
-            to: The form: `onnx`.
+            to: The form: `onnx`, `sentence-transformers`, `transformers` or `safetensors`.
             out: The folder to write, which must not exist.
             quantize: `int8` to round the weights of an ONNX graph: what that costs is measured on
                 the test split.
@@ -488,6 +491,42 @@ class TrainedRun:
             return export_run(
                 self.run, to, files.absolute(Path(out)), cache_dir=self.cache_dir,
                 quantize=quantize, backbone=self._backbone(backbone), on_progress=on_progress,
+            )  # fmt: skip
+
+    @checked(repository=REPOSITORY, form=NAME)
+    def push(
+        self,
+        repository: str,
+        *,
+        form: str = sharing.FORM,
+        private: bool = False,
+        dry_run: bool = False,
+        backbone: str | Path | None = None,
+        progress: Progress = True,
+    ) -> Pushed:
+        """Push the run, with its model card, to the Hugging Face hub. Of the backbone only its name
+        and revision go there, unless the form holds it.
+
+        Args:
+            repository: The repository of models, OWNER/NAME, which is created if there is none.
+            form: `safetensors`, which `pull` fetches, or another form of `export`.
+            private: Whether a new repository is private.
+            dry_run: Only say which files would go, and how large they are.
+            backbone: Folder of the run's backbone, if it was a local one, for forms that hold it.
+            progress: True for bars, False for none, or a function called with (phase, done, total).
+
+        Returns:
+            What was pushed, and where it is: print it.
+
+        Raises:
+            SpaceliteError: As `export`; or there is no token for the hub, it may not write there,
+                or the hub cannot be reached.
+        """
+        with reporting(progress) as on_progress:
+            return sharing.push(
+                self.run, repository, form=form, private=private, dry_run=dry_run,
+                cache_dir=self.cache_dir, backbone=self._backbone(backbone),
+                on_progress=on_progress,
             )  # fmt: skip
 
     @checked(cache=CACHE, labels=LABELS)
@@ -693,6 +732,35 @@ def load_run(name: str | Path, cache_dir: str | Path | None = None) -> TrainedRu
     """
     folder = files.cache_folder(cache_dir)
     return TrainedRun(store.find(folder, str(name)), folder)
+
+
+@checked(repository=REPOSITORY)
+def pull(
+    repository: str,
+    *,
+    revision: str | None = None,
+    name: str | None = None,
+    cache_dir: str | Path | None = None,
+) -> TrainedRun:
+    """Fetch a run that was pushed to the Hugging Face hub, and save it like one that was trained
+    here. All of its files are checked, and nothing in them is run.
+
+    Args:
+        repository: The repository, OWNER/NAME.
+        revision: A commit, branch or tag of it. Default: the newest.
+        name: A name for the run. Default: the one that it was given, if no run here has it.
+        cache_dir: Folder of caches and runs. Default: that of the variable `SPACELITE_CACHE`, else
+            `cache`.
+
+    Raises:
+        SpaceliteError: There is no such repository, it holds no run, a file of it was changed,
+            another run has its id or the name, or the hub cannot be reached.
+    """
+    folder = files.cache_folder(cache_dir)
+    pulled = sharing.pull(repository, folder, revision=revision, run_name=name)
+    for note in pulled.notes:
+        log.info("run %s: %s", pulled.run.id, note)
+    return TrainedRun(pulled.run, folder)
 
 
 @checked()
