@@ -5,6 +5,7 @@ import http.client
 import json
 import logging
 import math
+import os
 import signal
 import socket
 import threading
@@ -642,7 +643,7 @@ def test_hostile_clients_are_cut_off_and_nothing_of_them_is_logged(runs):
 
 
 LARGE = """
-import sys, time
+import os, sys, time
 import numpy as np
 from spacelite.export import serve
 from spacelite.inference.prediction import Predicted
@@ -653,18 +654,21 @@ class Model:
     def load(self): time.sleep(float(sys.argv[1]))
     def decision(self, *_): return serve.Decision(SINGLE_LABEL, ["a", "b"], {})
     def predict(self, texts, before=0):
+        if "wait" in texts:
+            print("begun", flush=True)
+            os.read(0, 1)
         none = np.zeros(len(texts))
         return Predicted(np.full((len(texts), 2), 0.5), none, none > 0)
     def explain(self, text): return {"words": "x" * 30_000_000}
 
-limits = serve.Limits(read_timeout=0.5, timeout=100)
+limits = serve.Limits(read_timeout=float(sys.argv[2]), timeout=100)
 serve.serve(Model(), port=0, limits=limits, listening=lambda url: print(url, flush=True))
 """
 
 
 def test_a_client_that_does_not_read_its_answer_is_cut_off():
     body = json.dumps({"text": "a", "explain": True}).encode()
-    with processes.start(LARGE, 0) as server, socket.socket() as deaf:
+    with processes.start(LARGE, 0, 0.5) as server, socket.socket() as deaf:
         port = int(server.line().rpartition(":")[2])
         deaf.connect(("127.0.0.1", port))
         deaf.sendall(head(len(body)) + body)
@@ -680,8 +684,73 @@ def test_a_client_that_does_not_read_its_answer_is_cut_off():
         assert server.wait().returncode == 0
 
 
+def test_a_second_interrupt_does_not_wait_for_an_answer():
+    reading, writing = os.pipe()
+    body = json.dumps({"text": "wait"}).encode()
+    forced = "except KeyboardInterrupt: sys.exit('forced')"
+    code = LARGE.replace("serve.serve(", "try: serve.serve(") + forced
+    with processes.start(code, 0, 10, stdin=reading, fresh=True) as server:
+        port = int(server.line().rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(head(len(body)) + body)
+            assert server.line() == "begun"
+            server.send_signal(signal.SIGINT)
+            with contextlib.suppress(ConnectionResetError):  # in the backlog
+                processes.until(lambda: not listens(port))
+            server.send_signal(signal.SIGINT)
+            done = server.wait()
+    assert (done.returncode, done.stderr) == (1, "forced\n")
+    os.close(reading)
+    os.close(writing)
+
+
+def listens(port):
+    """Whether connections are accepted."""
+    with socket.socket() as tried:
+        return tried.connect_ex(("127.0.0.1", port)) == 0
+
+
+def waiting(port):
+    """How many texts wait."""
+    return json.loads(raw(port, b"GET /health HTTP/1.0\r\n\r\n")[0].partition(b"\r\n\r\n")[2])[
+        "waiting"
+    ]
+
+
+def test_texts_of_a_client_that_goes_away_are_not_classified():
+    reading, writing = os.pipe()
+    body, many = (json.dumps({"texts": ["wait"] * count}).encode() for count in (1, 50))
+    with processes.start(LARGE, 0, 10, stdin=reading) as server:
+        port = int(server.line().rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port)) as first:
+            first.sendall(head(len(body), "Connection: close") + body)
+            assert server.line() == "begun"
+            with socket.create_connection(("127.0.0.1", port)) as gone:
+                gone.sendall(head(len(many)) + many)
+                processes.until(lambda: waiting(port) == 50)
+            processes.until(lambda: waiting(port) == 0)
+            os.write(writing, b"\n")  # the first batch goes on; another would wait for more
+            assert first.recv(15) == b"HTTP/1.1 200 OK"
+        server.send_signal(signal.SIGTERM)
+        assert server.wait().returncode == 0
+    os.close(reading)
+    os.close(writing)
+
+
+def test_connections_are_bounded():
+    with processes.start(LARGE, 0, 60) as server, contextlib.ExitStack() as stack:
+        port = int(server.line().rpartition(":")[2])
+        for _ in range(serve.CONNECTIONS):
+            stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+        assert b" 503 " in raw(port, b"GET /labels HTTP/1.0\r\n\r\n")[0]
+        stack.close()
+        processes.until(lambda: b" 200 " in raw(port, b"GET /labels HTTP/1.0\r\n\r\n")[0])
+        server.send_signal(signal.SIGTERM)
+        assert server.wait().returncode == 0
+
+
 def test_a_signal_while_the_model_loads_ends_it():
-    with processes.start(LARGE, 1) as server:
+    with processes.start(LARGE, 1, 10) as server:
         port = int(server.line().rpartition(":")[2])
         processes.until(lambda: b"loading" in raw(port, b"GET /health HTTP/1.0\r\n\r\n")[0])
         server.send_signal(signal.SIGTERM)

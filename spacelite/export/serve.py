@@ -580,10 +580,8 @@ class Service:
     @contextlib.asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
         self.worker.start()
-        try:
-            yield
-        finally:
-            await asyncio.to_thread(self.worker.end)
+        yield  # an end by force raises here, and does not wait
+        await asyncio.to_thread(self.worker.end)
 
     async def _health(self, request: Request) -> Response:
         content = {"status": "ready", "waiting": self.worker.waiting}
