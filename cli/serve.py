@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
+
+from rich.text import Text
 
 import spacelite
 from spacelite.errors import SpaceliteError
 from spacelite.files import bytes_of
 
-from . import console
+from . import INTERRUPTED, console
 from .options import CACHE_DIR
 
 
@@ -79,4 +82,9 @@ def serve(
         else:
             console.say(f"{url} serves run {name}; Ctrl-C ends it")
 
-    service.serve(model, host=host, port=port, limits=limits, listening=listening)
+    try:
+        service.serve(model, host=host, port=port, limits=limits, listening=listening)
+    except KeyboardInterrupt:
+        console.end(Text("interrupted"))
+        # An orderly exit would abort in the middle of a forward pass.
+        os._exit(INTERRUPTED)

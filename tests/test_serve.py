@@ -704,6 +704,22 @@ def test_a_second_interrupt_does_not_wait_for_an_answer():
     os.close(writing)
 
 
+@pytest.mark.slow
+def test_a_second_interrupt_of_the_command_ends_it_in_one_line(runs):
+    body = json.dumps({"texts": texts(1000, longest=29), "explain": True}).encode()
+    with process(runs["space"]) as server:
+        assert post(server.port, {"text": "a"})[0] == 200
+        with socket.create_connection(("127.0.0.1", server.port)) as client:
+            client.sendall(head(len(body)) + body)
+            processes.until(lambda: waiting(server.port) > 0)
+            server.send_signal(signal.SIGINT)
+            with contextlib.suppress(ConnectionResetError):
+                processes.until(lambda: not listens(server.port))
+            server.send_signal(signal.SIGINT)
+            done = server.wait()
+    assert done.returncode == 130 and done.stderr.splitlines()[1:] == ["interrupted"]
+
+
 def listens(port):
     """Whether connections are accepted."""
     with socket.socket() as tried:
