@@ -45,6 +45,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time, imported when f
         TfidfClassifier,
     )
     from spacelite.estimators.search import SpaceSearchCV
+    from spacelite.export.export import Exported
     from spacelite.reports.report import Report
 
 __version__ = "0.1.0"
@@ -55,6 +56,7 @@ __all__ = [
     "EmbeddedDataset",
     "Evaluation",
     "Examples",
+    "Exported",
     "FrozenEncoder",
     "LabelAudit",
     "LearningCurve",
@@ -99,6 +101,7 @@ _MODULES = {
         "MLPClassifier", "SpaceClassifier", "TfidfClassifier",
     ),
     "estimators.search": ("SpaceSearchCV",),
+    "export.export": ("Exported",),
     "reports.report": ("Report",),
 }  # fmt: skip
 

@@ -256,6 +256,14 @@ def test_what_exists_is_never_touched(tfidf, tmp_path):
     assert file.read_text() == "mine" and not any(folder.iterdir())
 
 
+def test_what_a_killed_export_left_is_cleared_away(tfidf, tmp_path):
+    left = tmp_path / ".out.4194305.partial"  # no process has this number
+    left.mkdir()
+    (left / "model.onnx").write_text("half")
+    exported = tfidf.export("onnx", tmp_path / "out", progress=False)
+    assert [*tmp_path.iterdir()] == [exported.path]
+
+
 def test_a_full_disk_leaves_nothing_behind(tfidf, tmp_path, monkeypatch):
     def full(*arguments, **options):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -357,7 +365,7 @@ def test_the_cost_of_rounded_weights_is_that_of_the_whole_split(tfidf, data, cac
 
     real = exports.RealTexts.of(tfidf.run, cache_dir)
     source = Source(tfidf.run, None)
-    before = source.predictor.predict(real.texts).probabilities
+    before = source.predictor.predict(real.some(None)).probabilities
     after = before[:, ::-1] * 0.5 + before * 0.5
 
     class Moved:
@@ -466,6 +474,15 @@ def test_thresholds_of_several_labels_in_a_graph(tmp_path, bert):
     exported = run.export("onnx", tmp_path / "out", quantize=None, progress=False)
     assert len(run.record.thresholds) == 3
     compare(run, exported.path, tmp_path)
+
+
+@slow
+def test_runs_of_half_precision_are_compared_in_float32(data, tmp_path, distilbert):
+    cache = embedded(data, tmp_path / "cache", distilbert, precision="bfloat16")
+    run = trained(cache, "space")
+    exported = run.export("onnx", tmp_path / "out", progress=False)
+    assert "were embedded in bfloat16; the form computes in float32" in str(exported)
+    assert exported.difference < 1e-4
 
 
 @slow

@@ -23,6 +23,7 @@ import re
 import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -595,20 +596,15 @@ def _rows(options: Any) -> tuple[str, Iterable[dict[str, str]]]:
     return column, rows()
 
 
-class _reading:  # noqa: N801 - used like a function
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
     """What may go wrong while a file is read, as ClassifierError."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        if isinstance(error, UnicodeDecodeError):
-            raise ClassifierError(f"{self.path} is not UTF-8: save it as UTF-8") from error
-        if isinstance(error, csv.Error):
-            raise ClassifierError(f"{self.path} is no such table: {error}") from error
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise ClassifierError(f"{path} is not UTF-8: save it as UTF-8") from error
+    except csv.Error as error:
+        raise ClassifierError(f"{path} is no such table: {error}") from error
 
 
 def _lines(file: Any) -> Iterator[str]:

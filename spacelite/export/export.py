@@ -21,6 +21,7 @@ from spacelite.export.sentence_transformers import SentenceTransformersForm
 from spacelite.export.transformers import TransformersForm
 from spacelite.lazy import torch
 from spacelite.metrics.predictions import Predictions
+from spacelite.metrics.scores import METRICS
 from spacelite.metrics.significance import (
     Difference,
     accuracy_difference,
@@ -60,8 +61,8 @@ class Cost:
     def __str__(self) -> str:
         """The metrics before and after, a line for each."""
         lines = [
-            f"{name}: {self.before[name]:.4f} -> {self.after[name]:.4f} (difference "
-            f"{difference.value:+.4f}, 95% interval {difference.interval[0]:+.4f} to "
+            f"{METRICS[name].in_words}: {self.before[name]:.4f} -> {self.after[name]:.4f} "
+            f"(difference {difference.value:+.4f}, 95% interval {difference.interval[0]:+.4f} to "
             f"{difference.interval[1]:+.4f})"
             for name, difference in self.differences.items()
         ]
@@ -214,9 +215,20 @@ def compared(
         texts=len(source.texts),
         split=real.split,
         decisions=changed(run, given, source.expected),
-        notes=(*real.notes, *exported.notes),
+        notes=(*real.notes, *precision_notes(source), *exported.notes),
         cost=cost,
     )
+
+
+def precision_notes(source: Source) -> list[str]:
+    """In which number type the backbone computes, if that of the run's data is another."""
+    precision = source.run.record.spec.precision
+    if precision == "float32" or not source.has_backbone:
+        return []
+    return [
+        f"the run's data were embedded in {precision}; the form computes in float32, and was "
+        "compared with predict in float32"
+    ]
 
 
 @dataclass(frozen=True)
@@ -224,7 +236,7 @@ class RealTexts:
     """The texts of a split of a run's own data."""
 
     split: str
-    texts: list[str]
+    written: texts.CachedTexts
     labels: Array
     notes: list[str]
 
@@ -239,18 +251,17 @@ class RealTexts:
                     continue
                 labels = np.asarray(cache.splits[split].labels)
                 note = f"there are no texts of test: those of {split} were compared"
-                whole = [written.text(number) for number in range(len(labels))]
-                return cls(split, whole, labels, [note] if split != SPLITS[0] else [])
+                return cls(split, written, labels, [note] if split != SPLITS[0] else [])
             raise SpaceliteError(
                 f"cache {cache.name} has no texts of {' or '.join(SPLITS)} that an export could be "
                 "compared with predict on: run its embed command again, which writes them"
             )
 
-    def some(self) -> list[str]:
-        """At most COMPARED of them, evenly spread."""
-        count = min(COMPARED, len(self.texts))
-        rows = np.linspace(0, len(self.texts) - 1, count).round().astype(int)
-        return [self.texts[row] for row in rows.tolist()]
+    def some(self, most: int | None = COMPARED) -> list[str]:
+        """At most so many of them, evenly spread; all by None."""
+        count = len(self.labels) if most is None else min(most, len(self.labels))
+        rows = np.linspace(0, len(self.labels) - 1, count).round().astype(int)
+        return [self.written.text(row) for row in rows.tolist()]
 
 
 def changed(run: Run, given: Array, expected: Array) -> int:
@@ -265,8 +276,9 @@ def changed(run: Run, given: Array, expected: Array) -> int:
 
 def measured(real: RealTexts, source: Source, form: Form, folder: Path) -> Cost:
     """What the files of a folder cost on a whole split, compared with `predict`."""
-    predicted = source.predictor.predict(real.texts, source.on_progress).probabilities
-    given = form.probabilities(source, folder, real.texts)
+    whole = real.some(most=None)
+    predicted = source.predictor.predict(whole, source.on_progress).probabilities
+    given = form.probabilities(source, folder, whole)
     ours, theirs = (
         predictions_of(values, real.labels, source.run) for values in (given, predicted)
     )
