@@ -123,7 +123,7 @@ def _plain(folder: Path) -> PlainTokenizer | None:
         or "auto_map" in config
         or (folder / "added_tokens.json").exists()
         or not settings.keys() <= READ | UNREAD | EMPTY.keys()
-        or not _are_empty({name: settings[name] for name in EMPTY if name in settings})
+        or any(not _equal(settings.get(name, empty), empty) for name, empty in EMPTY.items())
         or not _same_added_tokens(settings, content, tokens)
         or (is_bert and not _is_berts(settings, content, tokens))
     ):
@@ -172,11 +172,7 @@ def _named_tokens(
         if token is not None:
             tokens[name] = token
     others = {name: value for name, value in named.items() if name not in TOKENS}
-    return tokens if _are_empty(others) else None
-
-
-def _are_empty(settings: Mapping[str, Any]) -> bool:
-    return all(name in EMPTY and _equal(value, EMPTY[name]) for name, value in settings.items())
+    return tokens if others in ({}, {"additional_special_tokens": []}) else None
 
 
 def _text(token: str | Mapping[str, Any] | None) -> str | None:
