@@ -1,5 +1,5 @@
 """How fast `spacelite serve` answers 2 to 64 clients, and whether it loses a request at its end:
-python tests/bench/serve.py RUN --cache-dir CACHE
+python tests/bench/serve.py RUN [EXPORT] --cache-dir CACHE
 
 Everything runs on this machine, clients and server on the same cores, over the loopback interface
 alone: each client sends a real text of the run's test split, waits for the answer, and sends the
@@ -86,20 +86,22 @@ def line(name: str, clients: Clients, seconds: float) -> str:
 def main() -> None:
     """Print a markdown table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run")
+    parser.add_argument("run", help="whose texts are sent")
+    parser.add_argument("export", nargs="?", help="what is served, if not the run")
     parser.add_argument("--cache-dir", type=Path, default=Path("cache"))
     options = parser.parse_args()
     run = spacelite.load_run(options.run, options.cache_dir)
     texts = spacelite.find_cache(run.record.cache, cache_dir=options.cache_dir)["test"].texts
     texts = [text for text in texts if text.strip()]
-    command = [sys.executable, "-c", "from spacelite_cli import main; main()", "serve", run.id]
+    command = [sys.executable, "-c", "from spacelite_cli import main; main()", "serve"]
+    command += [options.export or run.id]
     command += ["--cache-dir", str(options.cache_dir), "--port", "0", "--json"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as server:
         assert server.stdout is not None and server.stderr is not None
         port = int(json.loads("".join(server.stdout.readline() for _ in range(4)))["url"][17:])
-        print(f"{run.id}: {server.stderr.readline().strip()}")
+        print(f"{options.export or run.id}: {server.stderr.readline().strip()}")
         print("| clients | requests/s | texts/s | p50, ms | p99, ms | failed |")
         print("| --- | ---: | ---: | ---: | ---: | ---: |")
         answered = 0
