@@ -31,7 +31,7 @@ NOT_PASSED = {
     "audit": {"top", "out"},
     "eval": {"run", "cache_dir"},
     "explain": {"run", "html", "cache_dir"},
-    "report": {"systems", "form", "out", "no_examples"},
+    "report": {"systems", "as_form", "out", "no_examples"},
 }
 CALLED = {
     "embed": library.embed, "train": library.train, "cv": library.cross_validate,
