@@ -120,6 +120,12 @@ def upload(name: str, contents: Mapping[str, Path], *, private: bool, message: s
     def send() -> str:
         hub = HfApi()
         address = str(hub.create_repo(name, private=private, exist_ok=True))
+        if private and not hub.model_info(name).private:
+            raise SpaceliteError(
+                f"private=True: the repository {name} is there already, and public: make it "
+                "private on the hub, or choose another name",
+                ["private"],
+            )
         added = [CommitOperationAdd(file, path) for file, path in contents.items()]
         hub.create_commit(name, added, commit_message=message)
         return address
@@ -149,6 +155,8 @@ def _asked(ask: Callable[[], T], name: str, revision: str | None, *, writing: bo
 
     try:
         return ask()
+    except SpaceliteError:
+        raise
     except HFValidationError as error:
         raise SpaceliteError(
             f"{name!r} cannot be the name of a repository on the hub ({one_line(error, 100)}): "

@@ -153,7 +153,8 @@ class _Handler(BaseHTTPRequestHandler):
                 {"rfilename": file, "size": self.hub.declared.get(file, len(content))}
                 for file, content in known["files"].items()
             ]
-            self._answer(200, {"id": name, "sha": known["commit"], "siblings": siblings})
+            about = {"id": name, "sha": known["commit"], "private": known["private"]}
+            self._answer(200, {**about, "siblings": siblings})
         elif rest[0] == "preupload" and self._may_write():
             self._answer(200, {"files": [
                 {

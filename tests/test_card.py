@@ -140,6 +140,7 @@ def test_the_card_says_what_it_was_trained_on_and_what_chose_it(trained, tmp_pat
     card = card_of(space, tmp_path / "space")
     assert "examples: 90 train, 40 validation, 60 test" in card
     assert "Nothing of it was chosen on validation" in card
+    assert "1 other system was trained on the same data" in card
     assert "Texts are cut off after 20 tokens" in card
     assert "of 90 training texts are as long or longer" in card
     assert "Always predicting" in card

@@ -110,6 +110,10 @@ def test_a_new_repository_is_private_if_that_is_wanted(runs, hub):
     assert hub.repositories["owner/secret"]["private"]
     runs[0].push("owner/open", progress=False)
     assert not hub.repositories["owner/open"]["private"]
+    before = hub.repositories["owner/open"]
+    message = refusal(runs[1].push, "owner/open", private=True, progress=False)
+    assert "is there already, and public" in message
+    assert hub.repositories["owner/open"] == before
 
 
 def test_pushing_again_replaces_files_and_names_others(runs, hub):

@@ -61,10 +61,7 @@ LANGUAGES = {"minilm": "English", MINILM: "English"}
 MOST_LABELS = 20  # that the first paragraph lists
 # Metric -> what the hub calls it. Precision and recall are those of class 1, or weighted.
 OF_HUB = {"accuracy": "accuracy", "f1_macro": "f1", "auroc": "roc_auc"}
-CAPTIONS = {
-    "classes": "Figures of each label",
-    "confusion": "How often each label was given to what has which (true \\ predicted)",
-}
+CAPTIONS = {"classes": "Figures of each label", "confusion": "Confusions"}
 FEWEST = 30  # examples of a label from which on its figures say much
 
 
@@ -423,7 +420,7 @@ def limits(run: Run, cache_dir: Path) -> list[str]:
     if record.head.reads_ids:
         sentences.append(
             "The head holds the token ids of n-grams of its training texts: who has it can tell "
-            "which words and pairs of words occur in them."
+            "which words and sequences of words occur in them."
         )
     return sentences
 
@@ -481,6 +478,17 @@ def choices(run: Run) -> list[str]:
         sentences.append(f"Decision thresholds were chosen on validation for {metric}.")
     if not record.chosen_on_validation:
         sentences.append("Nothing of it was chosen on validation.")
+    others = {
+        other.record.same_but_seed()
+        for other in store.load_all(run.folder.parent.parent)
+        if other.record.cache_key == record.cache_key and not other.head.is_baseline
+    } - {record.same_but_seed()}
+    if others:
+        plural = "systems were" if len(others) > 1 else "system was"
+        sentences.append(
+            f"{len(others)} other {plural} trained on the same data: if this one was picked by its "
+            f"figures on {record.split}, they are too optimistic."
+        )
     sentences += start_note(record.system, [record])
     spec = record.spec
     sentences.append(

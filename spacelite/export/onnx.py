@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shlex
 import shutil
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from spacelite.export.model import ngrams_of, untranslated
 from spacelite.heads.ngrams import NGrams
 from spacelite.runs.store import Run
 from spacelite.types import Array
+from spacelite.visible import visible_name
 
 FORMAT = 1  # of classifier.json
 RUNNER, MODEL = "classify.py", "model.onnx"
@@ -73,8 +75,10 @@ class OnnxForm(Form):
 
     @override
     def use(self, run: Run, name: str, folder: Path) -> str:
+        quoted = shlex.quote(visible_name(name))
+        there = f"$(hf download {quoted})" if "/" in name else quoted  # a repository
         return (
-            f'```bash\npip install -r {name}/requirements.txt\npython {name}/{RUNNER} "a text"\n```'
+            f'```bash\ncd {there}\npip install -r requirements.txt\npython {RUNNER} "a text"\n```'
         )
 
     @override

@@ -3,6 +3,7 @@ revision. It is what `push` sends and `pull` fetches."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from spacelite.metrics import predictions
 from spacelite.runs import store
 from spacelite.runs.store import HISTORY, PARAMETERS, PREDICTIONS, RECORD, Run
 from spacelite.types import Array
+from spacelite.visible import visible_name
 
 
 class SafetensorsForm(Form):
@@ -44,9 +46,10 @@ class SafetensorsForm(Form):
 
     @override
     def use(self, run: Run, name: str, folder: Path) -> str:
-        load = f"spacelite pull {name}\nspacelite predict {run.id} 'a text'"
-        if "/" not in name or name.startswith((".", "/")):
-            load = f"spacelite predict {name} 'a text'"
+        quoted = shlex.quote(visible_name(name))
+        load = f"spacelite predict {quoted} 'a text'"
+        if "/" in name:  # a repository
+            load = f"spacelite pull {quoted}\nspacelite predict {run.id} 'a text'"
         return f"```bash\npip install spacelite\n{load}\n```"
 
     @override

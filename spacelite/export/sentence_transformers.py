@@ -8,6 +8,7 @@ of its own for a text (`cls_token_embeddings`).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -125,7 +126,7 @@ class SentenceTransformersForm(Form):
         return (
             "```python\n"
             "from sentence_transformers import SentenceTransformer\n\n"
-            f'model = SentenceTransformer("{name}")\n'
+            f"model = SentenceTransformer({json.dumps(name)})\n"
             'logits = model.encode(["a text"], convert_to_tensor=True)  # (1, labels)\n'
             f"print(dict(zip(model[0].model.config.labels, logits.{final}[0].tolist())))\n"
             "```"

@@ -8,6 +8,7 @@ model, `modeling_spacelite.py`, which is run only where it is trusted.
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from collections.abc import Sequence
@@ -277,7 +278,7 @@ class TransformersForm(Form):
         code = (
             "```python\n"
             "from transformers import pipeline\n\n"
-            f'classify = pipeline("text-classification", "{name}"{more})\n'
+            f'classify = pipeline("text-classification", {json.dumps(name)}{more})\n'
             'print(classify("a text", truncation=True, top_k=None))  # all labels\n'
             "```"
         )
