@@ -754,9 +754,10 @@ def test_texts_of_a_client_that_goes_away_are_not_classified():
 
 
 def test_connections_are_bounded():
-    with processes.start(LARGE, 0, 60) as server, contextlib.ExitStack() as stack:
+    code = LARGE.replace("limits =", "serve.CONNECTIONS = 20; limits =")
+    with processes.start(code, 0, 60) as server, contextlib.ExitStack() as stack:
         port = int(server.line().rpartition(":")[2])
-        for _ in range(serve.CONNECTIONS):
+        for _ in range(20):
             stack.enter_context(socket.create_connection(("127.0.0.1", port)))
         assert b" 503 " in raw(port, b"GET /labels HTTP/1.0\r\n\r\n")[0]
         stack.close()
