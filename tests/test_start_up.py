@@ -1,5 +1,6 @@
 """Commands import what they need: importing is most of what a short one takes."""
 
+import gc
 import json
 
 import processes
@@ -7,6 +8,7 @@ import pytest
 from conftest import write_dataset
 
 import spacelite
+from spacelite.lazy import importing
 
 HEAVY = ("torch", "transformers", "datasets", "sklearn", "scipy", "pandas", "matplotlib", "plotly")
 AFTER_EACH = """
@@ -69,3 +71,19 @@ def test_a_prediction_imports_what_its_backbone_needs(place, bert):
     (imported,) = loaded(command).values()
     # scipy is among what transformers imports.
     assert {*imported} - {"scipy"} == {"torch", "transformers"}
+
+
+def test_the_garbage_collector_is_as_it_was_after_imports():
+    def imported() -> None:
+        with importing():
+            assert not gc.isenabled()
+            raise ImportError
+
+    for enabled in (True, False):
+        (gc.enable if enabled else gc.disable)()
+        try:
+            with pytest.raises(ImportError):
+                imported()
+            assert gc.isenabled() is enabled
+        finally:
+            gc.enable()

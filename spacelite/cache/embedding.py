@@ -133,7 +133,7 @@ def embed(
         backbone_files = locate(encoding.backbone, encoding.revision)
     with clock.measure("reading"):
         data = read()
-    with clock.measure("loading the backbone"):  # it imports torch
+    with clock.measure("loading the backbone"):  # it may import torch
         resolve_device(encoding.device)
     spec = encoding.spec(
         backbone_files, data.name, data.fingerprint, data.label_names, data.task_name
@@ -196,7 +196,8 @@ def _divided(
     new = [path for path in call.specs if not path.exists()]
     if not new:
         return manifests
-    held_tokenizer(call.backbone_files)  # what is wrong with it is said before the model is loaded
+    with call.clock.measure("loading the backbone"):
+        held_tokenizer(call.backbone_files)  # whose errors come before the model is loaded
     if shard is None and _at_most(call, data) <= (size or SHARD_SIZE):
         return manifests
     with ExitStack() as stack:
