@@ -120,20 +120,25 @@ class Inputs:
 
 
 def _translated(module: SpaceliteForSequenceClassification, inputs: Inputs) -> Any:
-    """The graph of a module. Where the masks of its attention resist, it is computed step by
-    step."""
+    """The graph of a module, if need be of other implementations of attention and experts, which
+    compute the same step by step."""
     backbone: Any = module.backbone
     attention = backbone.config._attn_implementation
+    experts = getattr(backbone.config, "_experts_implementation", None)
     try:
         return _traced(module, inputs)
     except Exception as error:  # whatever the exporter raises
-        if is_out_of_memory(error) or attention == "eager":
+        if is_out_of_memory(error):
             raise
-        backbone.set_attn_implementation("eager")
-        try:
-            return _traced(module, inputs)
-        finally:
-            backbone.set_attn_implementation(attention)
+    backbone.set_attn_implementation("eager")
+    if experts is not None:
+        backbone.set_experts_implementation("batched_mm")
+    try:
+        return _traced(module, inputs)
+    finally:
+        backbone.set_attn_implementation(attention)
+        if experts is not None:
+            backbone.set_experts_implementation(experts)
 
 
 def _traced(module: SpaceliteForSequenceClassification, inputs: Inputs) -> Any:
