@@ -538,7 +538,8 @@ def test_the_program_runs_in_an_environment_of_its_own(tmp_path, real_data, caps
     run = trained(cache, "additive", blocks="layers+ngrams+space")
     exported = run.export("onnx", tmp_path / "out", progress=False)
     assert exported.texts == 200 and exported.difference < 1e-4
-    some = exports.RealTexts.of(run.run, tmp_path / "cache").some()
+    some = [*exports.RealTexts.of(run.run, tmp_path / "cache").some(), *ODD, " ".join(ODD * 40)]
+    some = [" ".join(text.split()) for text in some]  # a text per line
     environment = tmp_path / "environment"
     subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
     python = environment / "bin" / "python"
@@ -549,20 +550,30 @@ def test_the_program_runs_in_an_environment_of_its_own(tmp_path, real_data, caps
     )  # fmt: skip
     if installed.returncode:
         pytest.skip(f"no packages can be installed here: {installed.stderr[-200:]}")
-    (tmp_path / "texts.txt").write_text("\n".join(" ".join(text.split()) for text in some))
+    (tmp_path / "texts.txt").write_text("\n".join(some))
     program = [str(python), "-I", str(exported.path / "classify.py")]
     begun = time.perf_counter()
     subprocess.run([*program, "a text"], check=True, capture_output=True)
     ready = time.perf_counter() - begun
     done = subprocess.run(
-        [*program, "--json", "--file", str(tmp_path / "texts.txt")], check=True,
+        [*program, "--json", "--explain", "--file", str(tmp_path / "texts.txt")], check=True,
         capture_output=True, text=True,
     )  # fmt: skip
-    given = [list(one["probabilities"].values()) for one in json.loads(done.stdout)]
-    expected = run.predict([" ".join(text.split()) for text in some], progress=False)
+    documents = json.loads(done.stdout)
+    given = [list(one["probabilities"].values()) for one in documents]
+    expected = run.predict(some, progress=False)
     np.testing.assert_allclose(given, expected.probabilities, atol=1e-4)
+    farthest = 0.0
+    for text, one in zip(some, documents, strict=True):
+        words = run.explain(text, progress=False).explanation.words
+        assert [word["text"] for word in one["words"]] == [word.text for word in words]
+        shares = [np.array([word.contributions for word in words])]
+        shares.append(np.array([word["contributions"] for word in one["words"]]))
+        farthest = max(farthest, float(np.abs(shares[0] - shares[1]).max()))
+    assert farthest < 1e-3
     absent = "import torch"
     assert subprocess.run([str(python), "-c", absent], capture_output=True).returncode == 1
     size = sum(path.stat().st_size for path in environment.rglob("*") if path.is_file())
     with capsys.disabled():
         print(f"\none text from start to end: {ready:.2f} s; the environment: {size / 1e6:.0f} MB")
+        print(f"probabilities: {np.abs(given - expected.probabilities).max():.1e}; {farthest:.1e}")
