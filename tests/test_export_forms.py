@@ -45,10 +45,12 @@ for folder, form in wanted["folders"].items():
         model = SentenceTransformer(folder, device="cpu")
         logits = model.encode(texts, convert_to_tensor=True, show_progress_bar=False)
         config = model[0].model.config
+        thresholds = getattr(config, "thresholds", {})
         several = wanted["several"][folder]
         probabilities = logits.sigmoid() if several else logits.softmax(-1)
         result[folder] = {
             "labels": config.labels, "probabilities": probabilities.tolist(),
+            "thresholds": thresholds,
             "modules": sorted({type(module).__module__.split(".")[0] for module in model}),
         }
         continue
@@ -59,6 +61,7 @@ for folder, form in wanted["folders"].items():
     padded = classify(texts, truncation=True, padding=True, top_k=None, batch_size=4)
     result[folder] = {
         "labels": labels, "class": type(classify.model).__name__,
+        "thresholds": getattr(classify.model.config, "thresholds", {}),
         **{
             name: [[{s["label"]: s["score"] for s in row}[label] for label in labels] for row in of]
             for name, of in (("probabilities", rows), ("padded", padded))
@@ -147,6 +150,7 @@ def beside_predict(groups, forms, folder):
         form, (run, where) = exports[out], of[out]
         expected = run.predict(SAMPLE, backbone=where, device="cpu", progress=False).probabilities
         assert tuple(given["labels"]) == run.labels
+        assert given["thresholds"] == run.record.thresholds
         # Means of layers are stored as float16, whatever hidden states are.
         most = 4e-4 if form == "sentence-transformers" and run.run.head.reads_layers else 1e-4
         for name in {"probabilities", "padded"} & given.keys():

@@ -343,3 +343,13 @@ def test_a_run_by_the_folder_of_its_export_predicts(runs, tmp_path, bert):
     )
     assert np.array_equal(ours, theirs)
     assert store.load(exported.path).problems() == []
+
+
+def test_other_forms_are_pushed_and_not_pulled(runs, hub, tmp_path):
+    contents = pushed(runs[0], hub, form="transformers")
+    assert {"model.safetensors", "modeling_spacelite.py", "README.md"} <= contents.keys()
+    assert b'pipeline("text-classification", "owner/name"' in contents["README.md"]
+    message = refusal(spacelite.pull, "owner/name", cache_dir=tmp_path)
+    assert "in a form for other programs" in message and "hf download owner/name" in message
+    message = refusal(runs[2].push, "owner/other", form="transformers", progress=False)
+    assert "form=transformers" in message and "owner/other" not in hub.repositories

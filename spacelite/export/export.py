@@ -109,6 +109,13 @@ class Exported:
             f"by at most {self.difference:.1e}"
         )
 
+    @property
+    def measured(self) -> str:
+        """What was compared, with the cost of rounded weights, in one line."""
+        about, *differences = str(self.cost or "").splitlines() or [""]
+        cost = f". With rounded weights, {about} {'; '.join(differences)}" if about else ""
+        return f"{self.comparison}{cost}"
+
     def as_json(self) -> dict[str, Any]:
         """What `export --json` prints."""
         return {**asdict(self), "path": str(self.path), "bytes": self.bytes}
@@ -172,7 +179,7 @@ def export(
         on_progress("export", 2, 2)
         use = form.use(run, repository or out.name, folder)
         runs = cache_dir or run.folder.parent.parent
-        card = model_card(run, form, exported.comparison, use, runs)
+        card = model_card(run, form, exported.measured, use, runs)
         (folder / CARD).write_text(card, "utf-8")
         write_verified(folder / VERIFIED, exported, run, quantize)
         sizes = {

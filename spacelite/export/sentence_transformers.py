@@ -22,7 +22,12 @@ from spacelite.errors import SpaceliteError
 from spacelite.export import layers
 from spacelite.export.form import Form, Source
 from spacelite.export.layers import Linear
-from spacelite.export.transformers import OTHERWISE, save_tokenizer, unlike_tokenizers
+from spacelite.export.transformers import (
+    OTHERWISE,
+    of_thresholds,
+    save_tokenizer,
+    unlike_tokenizers,
+)
 from spacelite.heads.additive import SPACE
 from spacelite.heads.pooling import POOLINGS
 from spacelite.lazy import torch
@@ -78,6 +83,8 @@ class SentenceTransformersForm(Form):
             save_tokenizer(source, parts)
             # Under a name that no class takes for those of a classifier that it has to make up.
             extra: dict[str, Any] = {"labels": list(record.label_names)}
+            if record.thresholds:
+                extra["thresholds"] = record.thresholds
             if run.head.reads_layers:
                 extra["output_hidden_states"] = True
             config = {**files.read_json(parts / "config.json"), **extra}
@@ -93,7 +100,7 @@ class SentenceTransformersForm(Form):
         with quietly():
             whole.save(str(folder), create_model_card=False)
         files.delete(parts)
-        return []
+        return of_thresholds(run)
 
     @override
     def probabilities(self, source: Source, folder: Path, texts: Sequence[str]) -> Array:

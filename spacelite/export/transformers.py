@@ -195,6 +195,18 @@ def describe(config: Any, run: Run) -> None:
     config.id2label = dict(enumerate(run.record.label_names))
     config.label2id = {label: number for number, label in config.id2label.items()}
     config.problem_type = PROBLEMS[run.record.task is MULTI_LABEL]
+    if run.record.thresholds:
+        config.thresholds = run.record.thresholds
+
+
+def of_thresholds(run: Run) -> list[str]:
+    """What to know of the decision thresholds of a run, which no library applies, if it has any."""
+    if not run.record.thresholds:
+        return []
+    return [
+        "its decision thresholds are in config.json as thresholds: apply them to the probabilities "
+        "yourself"
+    ]
 
 
 def save_tokenizer(source: Source, folder: Path) -> None:
@@ -234,7 +246,8 @@ class TransformersForm(Form):
     @override
     def write(self, source: Source, folder: Path) -> list[str]:
         with quietly():
-            return self._stock(source, folder) or self._own(source, folder)
+            notes = self._stock(source, folder) or self._own(source, folder)
+        return [*notes, *of_thresholds(source.run)]
 
     def _stock(self, source: Source, folder: Path) -> list[str]:
         """Write a class of transformers; return nothing, and leave nothing, if none is exact."""
@@ -254,6 +267,7 @@ class TransformersForm(Form):
     def _own(self, source: Source, folder: Path) -> list[str]:
         model = model_of(source)
         module = CODE.removesuffix(".py")
+        describe(model.config, source.run)
         model.config.backbone.pop("_name_or_path", None)  # a folder of this machine
         model.config.auto_map = {
             "AutoConfig": f"{module}.{type(model.config).__name__}",
