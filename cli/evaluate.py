@@ -28,6 +28,9 @@ def evaluate(
     split_column: str | None = None,
     skip_empty: bool = False,
     quoting: str = "standard",
+    rationales: str | None = None,
+    rationales_as: str = "auto",
+    against: str | None = None,
     data_dir: Path | None = None,
     cache_dir: Path = CACHE_DIR,
     as_json: bool = False,
@@ -39,12 +42,21 @@ def evaluate(
         cache: Name or path of a cache to use instead of --dataset.
         labels: A label of the data set and the run's label for it, such as hate=negative, or none
             (neutral=) to leave out its texts; repeat this for each label of the data set.
+        rationales COLUMN: Compare explanations with the words that people marked: for each text 0
+            or 1 for each word, or spans [[start, end], ...].
+        rationales_as: mask, or spans of words or of characters. [default: words for spans if all
+            end within the texts' words]
+        against: The run's label that marked words speak against, such as normal. [default: they
+            speak for the predicted label]
     """
     arguments = locals()
 
     result = console.call(spacelite.load_run(run, cache_dir).evaluate, arguments)
     if as_json:
-        console.print_json({"run": result.run.id, **asdict(result.record)})
+        content = {"run": result.run.id, **asdict(result.record)}
+        if result.rationales is not None:
+            content["rationales"] = result.rationales.as_json()
+        console.print_json(content)
     else:
         _print(result)
 
@@ -54,3 +66,9 @@ def _print(result: spacelite.Evaluation) -> None:
     console.say(f"{record.system}, trained on {record.spec.dataset}", style="bold")
     console.say(f"on {result.record.dataset} ({result.record.mapping})", style="dim")
     console.show(result.table())
+    if result.rationales is not None:
+        for table in result.rationales.tables():
+            console.say(table.caption)
+            console.show(table)
+        for sentence in result.rationales.sentences:
+            console.say(sentence)

@@ -32,6 +32,8 @@ PHASES = {
     "fit": ("fitting", "heads"),
     "predict": ("predicting", "texts"),
     "evaluate": ("evaluating", "tokens"),
+    "explain": ("explaining", "texts"),
+    "erase": ("removing words", "texts"),
     "verify": ("verifying", "tokens"),
     "export": ("exporting", "steps"),
     "report": ("analysing", "tables"),

@@ -1,5 +1,5 @@
-"""Groups and weights of training examples: given as values, or as the name of a column of the data
-that were embedded. Shapes: N training examples."""
+"""Groups and weights of training examples, and words that people marked: given as values, or as the
+name of a column of the data that were embedded. Shapes: N examples."""
 
 from __future__ import annotations
 
@@ -95,10 +95,12 @@ def _values(
     )
 
 
-def column_values(cache: Cache, name: str, argument: str) -> tuple[list[Any], Sequence[Source]]:
-    """A column of the data that a cache was embedded from, at the training examples: N values as
-    the files have them, and where each comes from."""
-    written = texts.read(cache, "train")
+def column_values(
+    cache: Cache, name: str, argument: str, split: str = "train", as_list: str = AS_LIST
+) -> tuple[list[Any], Sequence[Source]]:
+    """A column of the data that a cache was embedded from, at the examples of a split: N values as
+    the files have them, and where each comes from. `as_list` says what else can be given."""
+    written = texts.read(cache, split)
     sources = None if written is None else written.sources
     path, quoting = (texts.recorded(cache.path, name) for name in ("data", "quoting"))
     if written is None or sources is None or path is None:
@@ -108,7 +110,7 @@ def column_values(cache: Cache, name: str, argument: str) -> tuple[list[Any], Se
                 f"cache {cache.name} does not say where its data are: run its embed command again "
                 "(what has been embedded is reused), or "
             )
-        raise SpaceliteError(f"{argument}={name}: {problem}{AS_LIST}", [argument])
+        raise SpaceliteError(f"{argument}={name}: {problem}{as_list}", [argument])
     every = [written.text(number) for number in range(len(sources))]
     values = column_of_rows(
         Path(path), cache.spec.dataset, name, sources, every, argument,

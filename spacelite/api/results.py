@@ -25,7 +25,7 @@ from spacelite.cache.embedding import Speed
 from spacelite.cache.folder import CacheState
 from spacelite.cache.store import Cache, is_cache
 from spacelite.cache.texts import Duplicates, UnknownTokens
-from spacelite.document import Line, Paragraph, Table, decimals
+from spacelite.document import Bullets, Line, Paragraph, Table, decimals
 from spacelite.errors import SpaceliteError
 from spacelite.heads.config import system_names
 from spacelite.inference.explanation import Explanation
@@ -38,6 +38,7 @@ from spacelite.reports.render import forms, markup, page
 from spacelite.runs.record import RunRecord, TransferRecord
 from spacelite.runs.store import Run
 from spacelite.settings import choose_from
+from spacelite.studies.rationales import Rationales
 from spacelite.types import Array
 from spacelite.visible import shortened, visible, visible_name
 
@@ -499,10 +500,13 @@ class Evaluation:
     Attributes:
         run: The run.
         record: The metrics, and the matching of the data set's labels to the run's.
+        rationales: How the head's explanations do against the words that people marked; None if
+            none were given.
     """
 
     run: Run
     record: TransferRecord
+    rationales: Rationales | None = None
 
     @property
     def metrics(self) -> dict[str, dict[str, float | None]]:
@@ -532,7 +536,11 @@ class Evaluation:
         return metrics_table(self.metrics, self.record.examples)
 
     def __str__(self) -> str:
-        return markup.Plain().columns(self.table())
+        plain = markup.Plain().columns(self.table())
+        if self.rationales is None:
+            return plain
+        compared = map(markup.Plain().columns, self.rationales.tables())
+        return "\n\n".join([plain, *compared, "\n".join(self.rationales.sentences)])
 
     def __repr__(self) -> str:
         figures = []
@@ -544,7 +552,10 @@ class Evaluation:
         )
 
     def _repr_html_(self) -> str:
-        return markup.Fragment().columns(self.table())
+        if self.rationales is None:
+            return markup.Fragment().columns(self.table())
+        about = Bullets(self.rationales.sentences)
+        return markup.fragment([self.table(), *self.rationales.tables(), about])
 
 
 def metrics_table(metrics: dict[str, dict[str, float | None]], examples: dict[str, int]) -> Table:

@@ -66,6 +66,7 @@ log = logging.getLogger(__name__)
 # What `evaluate` needs beside `Reading` to read and embed a data set: without effect on a cache.
 # (Not `data_dir`, which the environment may give.)
 OF_DATASET = ("name", "limit", "backbone", "tokens_per_batch")
+OF_PREDICTOR = ("backbone", "tokens_per_batch")  # those that faithfulness needs on a cache too
 # The arguments of all methods that classify.
 PREDICTING = (
     "backbone", "device", "tokens_per_batch", "min_probability", "threshold", "progress",
@@ -549,6 +550,9 @@ class TrainedRun:
         split_column: str | None = None,
         skip_empty: bool = False,
         quoting: str = "standard",
+        rationales: Sequence[Any] | str | None = None,
+        rationales_as: str = "auto",
+        against: str | None = None,
         progress: Progress = True,
     ) -> Evaluation:
         """Evaluate the head on another data set, and save the metrics with the run.
@@ -572,17 +576,26 @@ class TrainedRun:
             split_column: As in `embed`.
             skip_empty: As in `embed`.
             quoting: As in `embed`.
+            rationales: Name of the column with the words that people marked, with which the head's
+                explanations are compared: for each text 0 or 1 for each word, or spans
+                `[[start, end], ...]`. Or these as a list, one for each text of a single split.
+            rationales_as: `mask`, or spans of `words` or `characters`. Default: `words` for spans
+                if all end within the texts' words.
+            against: The run's label that marked words speak against, such as `normal`. Default:
+                they speak for the predicted label.
             progress: True for bars, False for none, or a function called with (phase, done, total).
 
         Raises:
-            SpaceliteError: Hidden states or labels do not match the run's, or the data cannot be
-                embedded.
+            SpaceliteError: Hidden states or labels do not match the run's, the data cannot be
+                embedded, or marks do not fit their texts.
         """
         arguments = dict(locals())
+        from spacelite.api import rationales as people
         from spacelite.backbones.model import resolve_device
         from spacelite.inference import transfer
 
         self.run.require()
+        wish = people.Wish.read(self.run, rationales, rationales_as, against)
         if isinstance(dataset, EmbeddedDataset) and cache is None:
             dataset, cache = None, dataset
         if (dataset is None) == (cache is None):
@@ -594,6 +607,8 @@ class TrainedRun:
         reading = among(arguments, Reading)
         defaults = inspect.signature(self.evaluate).parameters
         for option in (*OF_DATASET, *reading):
+            if wish is not None and option in OF_PREDICTOR:
+                continue
             value = arguments[option]
             if cache is not None and value != defaults[option].default:
                 raise SpaceliteError(
@@ -601,7 +616,10 @@ class TrainedRun:
                     [option, "dataset"],
                 )
 
+        marked: people.Marked | None = None
+
         def read() -> TextDataset:
+            nonlocal marked
             data = loading.read(
                 dataset,
                 name=name,
@@ -612,6 +630,8 @@ class TrainedRun:
                 **reading,
             )
             transfer.label_numbers(self.run, data.name, data.label_names, data.task, labels)
+            if wish is not None:
+                marked = people.read_data(wish, dataset, data)
             return data
 
         if dataset is not None:
@@ -637,6 +657,8 @@ class TrainedRun:
         else:
             path = caches.find(self.cache_dir, str(cache))
         with Cache(path) as opened, reporting(progress) as on_progress:
+            if wish is not None and marked is None:
+                marked = people.read_cache(wish, opened)
             record, predictions = transfer.evaluate(
                 self.run,
                 opened,
@@ -644,7 +666,14 @@ class TrainedRun:
                 device=resolve_device(device),
                 on_progress=lambda done, total: on_progress("evaluate", done, total),
             )
-        return Evaluation(self.run, self.run.save_transfer(record, predictions))
+            record = self.run.save_transfer(record, predictions)
+            compared = None
+            if wish is not None and marked is not None:
+                compared = people.measure(
+                    wish, self.run, marked, predictions, backbone=self._backbone(backbone),
+                    device=device, tokens_per_batch=tokens_per_batch, on_progress=on_progress,
+                )  # fmt: skip
+        return Evaluation(self.run, record, compared)
 
     def __repr__(self) -> str:
         return f"<run {self.id}: {self.record.head.description}>"

@@ -437,7 +437,7 @@ class Words:
         starts = self.starts(array, np.array([0, len(array)]))
         bounds = [*starts.tolist(), len(array)]
         text = None if text is None else self._prefix + text
-        spans = None if text is None else self._spans(list(map(int, ids)), text)
+        spans = None if text is None else self.spans(list(map(int, ids)), text)
         words = []
         for first, last in itertools.pairwise(bounds):
             written = _written(text, spans[first:last]) if text is not None and spans else ""
@@ -445,9 +445,9 @@ class Words:
             words.append((word, self.no_text(ids[first:last]), list(range(first, last))))
         return words
 
-    def _spans(self, ids: list[int], text: str) -> list[tuple[int, int]] | None:
-        """The first character of each token in a text, and the one after its last; equal for tokens
-        that stand for none. None if the text has other tokens."""
+    def spans(self, ids: list[int], text: str) -> list[tuple[int, int]] | None:
+        """The first character of each token in a text, its prefix included, and the one after its
+        last; equal for tokens that stand for none. None if the text has other tokens."""
         longest = len(ids) + self._skipped
         if longest <= self._tokenizer.num_special_tokens_to_add(is_pair=False):
             return None

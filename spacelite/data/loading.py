@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -554,24 +554,47 @@ def column_of_rows(
     """The values of a column in the rows that N examples come from, as the file has them: strings
     in csv files, None for a missing one. The rows must still hold the examples' texts. `path` is
     what the data set was read from, with its `quoting`; `argument` names the column in messages."""
-    about = f"{argument}={column}"
     if not os.path.exists(path):  # noqa: PTH110 - Path's own raises for over-long names
         raise SpaceliteError(
-            f"{about}: {path}, from which {name} was embedded, is not there: put it back, or run "
-            "embed with the place where it is now (what has been embedded is reused)",
+            f"{argument}={column}: {path}, from which {name} was embedded, is not there: put it "
+            "back, or run embed with the place where it is now (what has been embedded is reused)",
             [argument],
         )
     known = KNOWN.get(name)
     if known is not None and known.of is not None:
         known = KNOWN[known.of]
+    tables = readers.from_path(path, training=False, quoting=quoting).values()
+    prepare = known.prepare if known is not None else None
+    return _of_rows(tables, prepare, column, of, texts, argument)
+
+
+def column_of_object(
+    dataset: Any, name: str, column: str, of: Sources, texts: Sequence[str], argument: str
+) -> list[Any]:
+    """The same for a data set that was passed as an object, such as a DataFrame."""
+    tables = _tables_of(dataset, name)
+    every = [tables] if isinstance(tables, Table) else tables.values()
+    return _of_rows(every, None, column, of, texts, argument)
+
+
+def _of_rows(
+    tables: Iterable[Table],
+    prepare: Callable[[Table], Table] | None,
+    column: str,
+    of: Sources,
+    texts: Sequence[str],
+    argument: str,
+) -> list[Any]:
+    """The values of a column in the rows of some tables; `prepare` makes a table's texts."""
+    about = f"{argument}={column}"
     values: list[Any] = [None] * len(of)
     seen = np.zeros(len(of), bool)
-    for table in readers.from_path(path, training=False, quoting=quoting).values():
+    for table in tables:
         at = positions(table.source_rows, of)
         examples = np.flatnonzero(at >= 0)
         if not len(examples):
             continue
-        prepared = known.prepare(table) if known is not None and known.prepare else table
+        prepared = table if prepare is None else prepare(table)
         changed = _changed(prepared, of.take(examples), [texts[i] for i in examples.tolist()])
         _refuse_changed(about, argument, changed)
         if column not in table.names:
