@@ -44,8 +44,8 @@ def evaluate(
             (neutral=) to leave out its texts; repeat this for each label of the data set.
         rationales COLUMN: Compare explanations with the words that people marked: for each text 0
             or 1 for each word, or spans [[start, end], ...].
-        rationales_as: mask, or spans of words or of characters. [default: words for spans if all
-            end within the texts' words]
+        rationales_as: mask, or spans of words or of characters; auto: spans are of words if all end
+            within the texts' words.
         against: The run's label that marked words speak against, such as normal. [default: they
             speak for the predicted label]
     """

@@ -61,7 +61,8 @@ class Wish:
             return None
         if not (isinstance(rationales, str) or is_list(rationales)):
             raise unusable("rationales", rationales, "give a column's name, or marks of each text")
-        return cls(rationales, rationales_as, study.require(run, against))
+        given = rationales if isinstance(rationales, str) else list(rationales)
+        return cls(given, rationales_as, study.require(run, against))
 
     @property
     def about(self) -> str:
