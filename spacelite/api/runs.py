@@ -530,7 +530,7 @@ class TrainedRun:
                 on_progress=on_progress,
             )  # fmt: skip
 
-    @checked(cache=CACHE, labels=LABELS)
+    @checked(cache=CACHE, labels=LABELS, against=NAME)
     def evaluate(
         self,
         dataset: Any = None,
