@@ -6,16 +6,20 @@ import shutil
 
 import numpy as np
 import pytest
+from conftest import in_memory
 from spacelite_cli.app import app
 from spacelite_cli.options import option
 from typer.testing import CliRunner
 
 import spacelite
+from spacelite import heads
+from spacelite.cache.store import Cache
 from spacelite.inference.explanation import concept_points
 from spacelite.reports.analysis.comparisons import EpochCurve
 from spacelite.reports.analysis.content import start_note, training_notes
 from spacelite.reports.analysis.groups import grouped
-from spacelite.training import plan
+from spacelite.runs import store
+from spacelite.training import loss_terms, plan
 from spacelite.training.config import TrainingConfig
 
 PAPER = TrainingConfig()
@@ -230,3 +234,136 @@ def test_concept_spaces_that_did_not_help_are_said_once_and_not_drawn(cache_path
     assert start_note("a", [run.record, trained, trained]) == [
         said[0].replace("additive (ngrams+space)", "a").replace("help", "help in 1 of 3 runs")
     ]
+
+
+def terms_of(run, path):
+    """CE, L_inter and L_intra of a space head on validation, as they are written down, in float64
+    numpy."""
+    with Cache(path) as cache:
+        data = in_memory(cache.splits["validation"])
+    hidden = data.rows.astype(np.float64)
+    of = {name: np.asarray(value, np.float64) for name, value in run.run.parameters.items()}
+    ce, matching, mismatching, inverses = [], [], [], []
+    for first, last, label in zip(data.offsets, data.offsets[1:], data.labels, strict=False):
+        s = np.tanh(np.einsum("td,cld->tcl", hidden[first:last], of["concept_spaces"]))
+        logits = of["classifier.weight"] @ s.mean(axis=0).ravel() + of["classifier.bias"]
+        ce.append(np.log(np.exp(logits).sum()) - logits[label])
+        for c in range(len(logits)):
+            (matching if c == label else mismatching).extend(s[:, c].ravel())
+        inverses.append((1 / (s.var(axis=0, ddof=1) + 1e-9)).sum())
+    inter = np.mean(1 - np.array(matching)) / 2 + np.mean(1 + np.array(mismatching)) / 2
+    return np.mean(ce), inter, np.mean(inverses)
+
+
+def weighted_lines(caplog, cache, **settings):
+    """The runs of a training, and its lines on weighted terms."""
+    caplog.clear()
+    done = spacelite.train(cache, head="space", progress=False, epochs=3, **settings)
+    return done, [line for line in caplog.messages if "weighted" in line]
+
+
+SAID = (
+    "the weighted {} of {} times {} cross-entropy on validation at the end of training{}: train "
+    "with {}, with which {} would be about a tenth of CE"
+)
+
+
+def one_digit(value):
+    return f"{float(f'{value:.1g}'):g}"
+
+
+def times_of(value):
+    return f"{value:.3g}" if value < 10 else f"{value:,.0f}"
+
+
+def test_weighted_terms_above_the_cross_entropy_are_said(cache_path, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "spacelite")
+    cache = spacelite.find_cache(cache_path, tmp_path)
+
+    def trained(**settings):
+        (run,), lines = weighted_lines(caplog, cache, cache_dir=tmp_path, **settings)
+        return *terms_of(run, cache_path), lines
+
+    ce, _, l_intra, lines = trained(intra=0.5)
+    who = f"space + intra 0.5 is {times_of(0.5 * l_intra / ce)}"
+    weight = f"intra={one_digit(0.1 * ce / l_intra)}"
+    assert lines == [SAID.format("L_intra", who, "its", "", weight, "it")]
+
+    ce, l_inter, _, lines = trained(inter=8)
+    who = f"space + inter 8 is {times_of(8 * l_inter / ce)}"
+    weight = f"inter={one_digit(0.1 * ce / l_inter)}"
+    assert lines == [SAID.format("L_inter", who, "its", "", weight, "it")]
+
+    # With both, the sum of the terms is known, and that L_inter is at most 2.
+    ce, l_inter, l_intra, lines = trained(inter=0.2, intra=0.5)
+    both = 0.2 * l_inter + 0.5 * l_intra
+    who = f"space + inter 0.2 + intra 0.5 is at least {times_of((both - 0.4) / ce)}"
+    weight = f"intra={one_digit(0.5 * 0.1 * ce / both)}"
+    assert lines == [SAID.format("L_intra", who, "its", "", weight, "it")]
+    assert both - 0.4 < 0.5 * l_intra
+    ce, l_inter, l_intra, lines = trained(inter=8, intra=1e-4)
+    both = 8 * l_inter + 1e-4 * l_intra
+    who = f"space + inter 8 + intra 0.0001 are together {times_of(both / ce)}"
+    small = 0.1 * ce / both
+    weights = f"inter={one_digit(8 * small)} and intra={one_digit(1e-4 * small)}"
+    note = " (only their sum is recorded)"
+    assert lines == [SAID.format("L_inter and L_intra", who, "its", note, weights, "both together")]
+
+
+def test_weighted_terms_below_the_cross_entropy_are_not(cache_path, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "spacelite")
+    cache = spacelite.find_cache(cache_path, tmp_path)
+    settings = {"inter": [0, 0.2], "intra": 1e-7}
+    done, lines = weighted_lines(caplog, cache, cache_dir=tmp_path, **settings)
+    assert len(done) == 2 and lines == []
+    for run in done:
+        ce, l_inter, l_intra = terms_of(run, cache_path)
+        assert run.settings["inter"] * l_inter + 1e-7 * l_intra < ce
+    # With class weights, the loss and CE also differ in these.
+    settings = {"intra": 0.5, "class_weights": "balanced"}
+    assert weighted_lines(caplog, cache, cache_dir=tmp_path, **settings)[1] == []
+
+
+def test_one_line_for_many_heads_and_one_in_the_report(cache_path, tmp_path):
+    train = ["train", "--cache", str(cache_path), "--cache-dir", str(tmp_path), "--epochs", "3"]
+    done = CliRunner().invoke(
+        app, [*train, "--head", "space,linear", "--intra", "0,0.5,2", "--seeds", "2"]
+    )
+    assert done.exit_code == 0, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if "weighted" in line]
+    assert line.startswith("the weighted L_intra of 4 heads is ") and " to " in line
+    assert "times their cross-entropy on validation at the end of training: train with " in line
+    weight = line.partition("--intra ")[2].partition(",")[0]
+    assert line.endswith(f"--intra {weight}, with which it would be about a tenth of CE")
+    assert 0 < float(weight) < 0.5
+    report = spacelite.report(cache_dir=tmp_path, examples=False, progress=False)
+    (part,) = report.findings.parts
+    (note,) = [note for note in part.section.notes if "weighted" in note]
+    assert note.startswith("The weighted L_intra of 2 systems is ")
+    assert f"train with intra {weight}, with which it would be about a tenth of CE." in note
+    # A damaged history is said once, although curves and notes read it.
+    run = next(run for run in store.load_all(tmp_path) if run.record.settings.get("intra") == 2)
+    (run.folder / "history.json").write_text("[")
+    done = CliRunner().invoke(app, ["report", "--no-examples", *train[3:5], "--format", "text"])
+    assert done.exit_code == 0 and done.stderr.count("history.json") == 1, done.stderr
+
+
+def test_of_a_history_the_kept_epoch_counts():
+    config = heads.config("space", intra=0.01)
+
+    def history(*losses):
+        return [
+            {"epoch": epoch, "validation": {"loss": loss, "ce": 0.5}}
+            for epoch, loss in enumerate(losses, 1)
+        ]
+
+    def times(*seeds):
+        found = loss_terms.excess(config, PAPER, seeds)
+        return None if found is None else (found.times, found.is_least, found.weights)
+
+    assert times((history(9, 1.5, 0.9), None)) is None
+    assert times((history(9, 1.5, 0.9), 2)) == (2, False, {"intra": pytest.approx(0.0005)})
+    assert times((history(9, 1.5), None), (history(9, 2.5), None))[0] == 3  # a mean over seeds
+    assert times(([], None)) is None
+    older = [{"epoch": 1, "train": {"loss": 9.0}, "validation": {"loss": 9.0, "ce": None}}]
+    assert times((older, None)) is None and times(([{"epoch": 1, "train": {}}], None)) is None

@@ -18,7 +18,7 @@ from spacelite.cache.spec import CacheSpec
 from spacelite.cache.store import side_files
 from spacelite.data.splits import lacking
 from spacelite.errors import SpaceliteError
-from spacelite.heads.config import HeadConfig, TrainedHeadConfig
+from spacelite.heads.config import LOSS_WEIGHTS, HeadConfig, TrainedHeadConfig
 from spacelite.heads.pooling import POOLINGS
 from spacelite.lazy import np
 from spacelite.metrics.scores import METRICS
@@ -29,7 +29,7 @@ from spacelite.runs import store
 from spacelite.runs.record import SearchRecord, run_id
 from spacelite.runs.store import Run
 from spacelite.settings import OTHER_NAMES, details, effective, shown, symbols
-from spacelite.training import plan
+from spacelite.training import loss_terms, plan
 from spacelite.training.config import TrainingConfig
 from spacelite.types import Array
 
@@ -273,6 +273,16 @@ def train(
     )
     if improving is not None:
         log.warning("%s", improving)
+    large = [
+        (result.config.system, excess)
+        for result in results
+        if result.kept
+        and (excess := loss_terms.excess(
+            result.config, training, [(result.history, result.best_epoch)]
+        ))
+    ]  # fmt: skip
+    if large:
+        log.warning("%s", SpaceliteError(loss_terms.sentence(large, "heads", "="), LOSS_WEIGHTS))
     trained = [run.record for run in saved.values()]
     for name in dict.fromkeys(record.system for record in trained):
         for note in start_note(name, [record for record in trained if record.system == name]):

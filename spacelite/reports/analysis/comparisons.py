@@ -350,7 +350,7 @@ def epoch_curves(systems: dict[str, SeedRuns]) -> list[EpochCurve]:
     """One curve per system that is iterative and has a saved history."""
     curves = []
     for name, system in systems.items():
-        histories = [history for run in system.runs if (history := run.history())]
+        histories = [history for history in system.histories if history]
         if not histories:
             continue
         longest = max(histories, key=len)

@@ -15,6 +15,7 @@ from spacelite.cache import folder as caches
 from spacelite.cache import store, texts
 from spacelite.cache.split import DamagedCacheError
 from spacelite.errors import SpaceliteError
+from spacelite.heads.config import LOSS_WEIGHTS
 from spacelite.reports.analysis.comparisons import Analysis, EpochCurve, analyse
 from spacelite.reports.analysis.examples import WordsAndMistakes, words_and_mistakes
 from spacelite.reports.analysis.groups import (
@@ -33,7 +34,7 @@ from spacelite.settings import one_of, optional, require
 from spacelite.studies import answers
 from spacelite.studies.answers import Answer
 from spacelite.tasks import majority
-from spacelite.training import plan
+from spacelite.training import loss_terms, plan
 from spacelite.training.config import TrainingConfig
 
 log = logging.getLogger(__name__)
@@ -99,6 +100,7 @@ def build(
             *group.section.notes,
             *data_notes(cache_dir, group),
             *training_notes(group, analysis.curves),
+            *loss_note(group),
             *(
                 note
                 for row, system in group.named
@@ -253,3 +255,19 @@ def training_notes(group: Group, curves: Sequence[EpochCurve]) -> list[str]:
         f"its cross-entropy on validation fell by {fall:.1%}. {may} may give better figures: "
         f"{remedy} for more epochs, such as {2 * epochs}."
     ]
+
+
+def loss_note(group: Group) -> list[str]:
+    """A note if a weighted term of the loss exceeds the cross-entropy of some systems at the end of
+    training, which `train` says too."""
+    large = []
+    for row, system in group.named:
+        head, training = system.record.head, system.record.training
+        if system.transfers is not None or not any(map(head.settings().get, LOSS_WEIGHTS)):
+            continue  # without reading histories
+        kept = [run.record.best_epoch for run in system.runs]
+        seeds = list(zip(system.histories, kept, strict=True))
+        if found := loss_terms.excess(head, training, seeds):
+            large.append((row.system, found))
+    said = loss_terms.sentence(large, "systems", " ")
+    return [f"{said[0].upper()}{said[1:]}."] if said else []

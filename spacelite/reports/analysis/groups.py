@@ -389,6 +389,11 @@ class SeedRuns:
         transfers: Sequence[TransferRecord | None] = self.transfers or [None] * len(self.runs)
         return [run.predictions(of) for run, of in zip(self.runs, transfers, strict=True)]
 
+    @cached_property
+    def histories(self) -> list[list[dict[str, Any]]]:
+        """Each run's history, read once, so that damage is said once."""
+        return [run.history() for run in self.runs]
+
 
 def _completed(scores: Scores, predictions: Predictions | None, wanted: Sequence[str]) -> Scores:
     """A run's metrics with those of `wanted` that it lacks."""
