@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -22,6 +23,7 @@ from spacelite.export import form as forms
 from spacelite.export import graph as graphs
 from spacelite.export.export import FORMS
 from spacelite.export.form import Source
+from spacelite.export.onnx import loaded
 
 ROOT = Path(__file__).parent.parent
 # Long, short, of words that are not known, and in other scripts.
@@ -134,6 +136,30 @@ def test_the_folder_is_complete_and_says_how_near_it_is(best):
     for path in folder.iterdir():
         for name in (ROOT, folder, Path(np.__file__).parent.parent):
             assert str(name).encode() not in path.read_bytes(), path.name
+
+
+def test_a_damaged_graph_is_not_run(best, tmp_path):
+    folder = shutil.copytree(best[1].path, tmp_path / "copy")
+    module = loaded(folder / "classify.py")
+    whole = (folder / "model.onnx").read_bytes()
+    for place in (10, len(whole) // 2, len(whole) - 1):
+        flipped = bytes([whole[place] ^ 64])
+        (folder / "model.onnx").write_bytes(whole[:place] + flipped + whole[place + 1 :])
+        with pytest.raises(module.ClassifierError, match=r"model\.onnx is damaged, or was changed"):
+            module.Classifier(folder)
+    content = json.loads((folder / "classifier.json").read_text())
+    (folder / "classifier.json").write_text(json.dumps({**content, "model": None}))
+    with pytest.raises(module.ClassifierError, match=r"classifier\.json is damaged"):
+        module.Classifier(folder)
+
+
+def test_onnxruntime_keeps_no_usage_data(best, tmp_path):
+    program = [sys.executable, "-B", str(best[1].path / "classify.py"), "a text"]
+    home = {**os.environ, "HOME": str(tmp_path)}
+    for name in ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME"):
+        home.pop(name, None)
+    subprocess.run(program, env=home, check=True, capture_output=True)
+    assert [*tmp_path.rglob("*")] == []
 
 
 def test_the_graph_takes_batches_that_are_padded(best):
@@ -504,6 +530,8 @@ def test_weights_that_are_too_large_for_a_graph_lie_beside_it(
     run = trained(embedded(data, cache_dir, distilbert), "space")
     exported = run.export("onnx", tmp_path / "out", progress=False)
     assert exported.files["model.onnx.data"] > 1000
+    sealed = json.loads((exported.path / "classifier.json").read_text())["files"]
+    assert sealed["model.onnx.data"]["bytes"] == exported.files["model.onnx.data"]
     compare(run, exported.path, tmp_path)
     moved = shutil.move(exported.path, tmp_path / "moved")
     FORMS["onnx"].quantize(Path(moved), "int8")

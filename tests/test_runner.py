@@ -3,13 +3,16 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
+import zlib
 
 import pytest
 from conftest import texts, write_dataset
 
 import spacelite
+from spacelite import files
 from spacelite.export.onnx import loaded
 
 # A table as spreadsheets write it: a byte order mark, quotes, a line break in a text.
@@ -155,6 +158,70 @@ def test_a_folder_of_a_later_version_is_refused(classify, folder, tmp_path):
     assert "has format 2, this classify.py reads 1" in refused(classify("--folder", tmp_path, "a"))
 
 
+def test_a_damaged_export_is_refused_in_one_line_that_names_the_file(classify, folder, tmp_path):
+    """Every byte of what it reads is covered: files cut short or emptied, a flipped bit in each,
+    and settings that would give other numbers in silence."""
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    content = json.loads((folder / "classifier.json").read_text())
+    assert set(content["files"]) == {"arrays.npz", "tokenizer.json"}
+
+    def refusal(path, damaged):
+        whole = path.read_bytes()
+        path.write_bytes(damaged)
+        message = refused(classify("--folder", copy, "a"))
+        path.write_bytes(whole)
+        return message
+
+    for name, written in content["files"].items():
+        path = copy / name
+        whole = path.read_bytes()
+        assert written == {"bytes": len(whole), "crc32": f"{zlib.crc32(whole):08x}"}
+        for damaged in (b"", whole[:-100], whole + b" "):
+            assert f"{name} has {len(damaged):,} bytes rather than" in refusal(path, damaged)
+        middle = len(whole) // 2
+        flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+        assert f"{name} is damaged, or was changed: export it again" in refusal(path, flipped)
+        path.rename(tmp_path / "away")
+        assert f"{name} is missing: export it again" in refused(classify("--folder", copy, "a"))
+        (tmp_path / "away").rename(path)
+    path = copy / "classifier.json"
+    for name, value in (
+        ("ngrams", None), ("task", "multi_label"), ("thresholds", {"1": 0.9}), ("max_length", 3),
+        ("files", {}), ("labels", ["2", "1", "0"]), ("model", "/etc/passwd"), ("checksum", None),
+    ):  # fmt: skip
+        changed = json.dumps({**content, name: value}).encode()
+        assert "classifier.json is damaged, or was changed: export" in refusal(path, changed), name
+    for text in (b"", b"[]", b"{}", b"null", b"\xff", b"[" * 100_000, path.read_bytes()[:-9]):
+        assert "has no classifier that can be read (" in refusal(path, text), text[:9]
+    assert classify("--folder", copy, "a")[0] == 0
+
+
+def test_no_file_outside_the_folder_is_opened(classify, folder, tmp_path):
+    """By settings that somebody else wrote, and sealed."""
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    content = json.loads((folder / "classifier.json").read_text())
+    (tmp_path / "model.onnx").write_text("x")
+    for name in ("../model.onnx", str(tmp_path / "model.onnx"), "..", "sub/model.onnx"):
+        written = {**content["files"], name: {"bytes": 1, "crc32": "8cdc1683"}}
+        files.write_json(copy / "classifier.json", {**content, "model": name, "files": written})
+        assert "export it again" in refused(classify("--folder", copy, "a"))
+        files.write_json(copy / "classifier.json", {**content, "model": name})
+        assert "is damaged" in refused(classify("--folder", copy, "a"))
+
+
+def test_what_a_library_cannot_read_is_one_line(classify, folder, tmp_path):
+    """As of a tokenizer that is newer than the library."""
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    content = json.loads((folder / "classifier.json").read_text())
+    for name, text in (("tokenizer.json", b"[" * 9999), ("arrays.npz", b"PK"), ("arrays.npz", b"")):
+        (copy / name).write_bytes(text)
+        seal = {"bytes": len(text), "crc32": f"{zlib.crc32(text):08x}"}
+        written = {"files": {**content["files"], name: seal}}
+        files.write_json(copy / "classifier.json", {**content, **written})
+        assert "install what its requirements.txt names" in refused(classify("--folder", copy, "a"))
+        shutil.copy(folder / name, copy)
+
+
 def test_lines_of_standard_input_and_a_closed_pipe(folder):
     lines = "good film\nbad plot\n" * 3000
     program = [sys.executable, "-B", str(folder / "classify.py")]
@@ -170,10 +237,8 @@ def test_lines_of_standard_input_and_a_closed_pipe(folder):
 
 
 def test_heads_that_are_no_sum_over_words_are_not_explained(folder, tmp_path, classify):
-    for path in folder.iterdir():
-        if path.is_file():
-            (tmp_path / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     content = json.loads((folder / "classifier.json").read_text())
-    (tmp_path / "classifier.json").write_text(json.dumps({**content, "additive": False}))
+    files.write_json(tmp_path / "classifier.json", {**content, "additive": False})
     message = refused(classify("--folder", tmp_path, "--explain", "a"))
     assert "cannot explain: its logits are not a sum over words" in message

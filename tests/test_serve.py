@@ -331,14 +331,26 @@ def test_an_export_answers_as_the_run_and_its_program_is_not_run(runs, kind, tmp
     assert [own["truncated"] for own in answer["predictions"]][-1] is True
 
 
-@pytest.mark.parametrize("content", ["", "{}", "[]", "null", '{"labels": 1, "task": "x"}', "{" * 9])
+@pytest.mark.parametrize(
+    "content", ["", "{}", "[]", "null", '{"labels": 1, "format": 1}', "[" * 9999]
+)
 def test_a_damaged_export_is_refused_in_one_line(tmp_path, content):
     (tmp_path / "classifier.json").write_text(content)
-    assert "export the run again" in refusal(serve.ExportModel, tmp_path)
+    assert "export it again" in refusal(serve.ExportModel, tmp_path)
     done = processes.spacelite("serve", tmp_path, "--port", 0).wait()
     assert done.returncode == 1 and done.stderr.count("\n") == 1
     done = processes.spacelite("serve", tmp_path, "--device", "cpu").wait()
     assert done.stderr == "error: --device cpu has no effect on an export: leave it out\n"
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "arrays.npz"])
+def test_a_damaged_file_of_an_export_is_named_before_it_is_served(runs, name, tmp_path):
+    folder = tmp_path / "export"
+    runs["tfidf"].export("onnx", folder, progress=False)
+    (folder / name).write_bytes((folder / name).read_bytes()[:-10])
+    done = processes.spacelite("serve", folder, "--port", 0).wait()
+    assert (done.returncode, done.stdout) == (1, "") and done.stderr.count("\n") == 1
+    assert f"{name} has " in done.stderr and "export it again" in done.stderr
 
 
 # The queue.

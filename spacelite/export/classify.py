@@ -22,6 +22,7 @@ import os
 import re
 import sys
 import unicodedata
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,26 +66,20 @@ class Classifier:
         """From the files in a folder, by default that of this file. `threads` is how many the
         forward pass takes, by default one for each core."""
         self.folder = Path(__file__).parent if folder is None else Path(folder)
+        self.settings = sealed(self.folder)
         try:
-            self.settings: dict[str, Any] = json.loads(
-                (self.folder / "classifier.json").read_text("utf-8")
-            )
-            if self.settings["format"] > FORMAT:
-                raise ClassifierError(
-                    f"{self.folder} has format {self.settings['format']}, this classify.py reads "
-                    f"{FORMAT}: use the one in the folder"
-                )
             written = (self.folder / "tokenizer.json").read_text("utf-8")
+            self._tokenizer = self._configured(Tokenizer.from_str(written))
+            self._words = Words(json.loads(written), self._tokenizer, self.settings)
             with np.load(self.folder / "arrays.npz", allow_pickle=False) as arrays:
                 self._ngrams = NGrams(arrays, self.settings) if self.settings["ngrams"] else None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except Exception as error:  # of the libraries, which may be too old for what they read
             raise ClassifierError(
-                f"{self.folder} has no classifier that can be read ({error}): export it again"
+                f"{self.folder} cannot be loaded ({_one_line(error)}): install what its "
+                "requirements.txt names, or export it again"
             ) from error
         self.labels: list[str] = self.settings["labels"]
         self._multi_label = self.settings["task"] == "multi_label"
-        self._tokenizer = self._configured(Tokenizer.from_str(written))
-        self._words = Words(json.loads(written), self._tokenizer, self.settings)
         self._bias = np.array(self.settings["bias"], np.float64)
         self._session: Any = None
         if self.settings["model"] is not None:
@@ -253,8 +248,64 @@ class Classifier:
         }
 
 
+def sealed(folder: Path) -> dict[str, Any]:
+    """The content of classifier.json, if it and all files that it names are as they were exported.
+    Raises ClassifierError."""
+    path = folder / "classifier.json"
+    try:
+        content: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        if content["format"] > FORMAT:
+            raise ClassifierError(
+                f"{folder} has format {content['format']}, this classify.py reads {FORMAT}: use "
+                "the one in the folder"
+            )
+        rest = {key: value for key, value in content.items() if key != "checksum"}
+        text = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        whole = content.get("checksum") == f"{zlib.crc32(text.encode()):08x}"
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ClassifierError(
+            f"{folder} has no classifier that can be read ({_one_line(error)}): export it again"
+        ) from error
+    needed = content.get("files", {})
+    if not whole or content["model"] not in (None, *needed):
+        raise ClassifierError(f"{path} is damaged, or was changed: export it again")
+    for name, written in needed.items():
+        if problem := _damage(folder, name, written):
+            raise ClassifierError(f"{folder / name} {problem}: export it again")
+    return content
+
+
+def _damage(folder: Path, name: str, written: dict[str, Any]) -> str:
+    """What is wrong with a file of the folder; "" if it is as it was exported."""
+    path = folder / name
+    if Path(name).name != name:
+        return "is no file of the folder"
+    try:
+        if not path.is_file():
+            return "is missing"
+        if (size := path.stat().st_size) != written["bytes"]:
+            return f"has {size:,} bytes rather than {written['bytes']:,}"
+        return "" if crc32(path) == written["crc32"] else "is damaged, or was changed"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+
+
+def crc32(path: Path) -> str:
+    """CRC-32 of a file, eight hexadecimal digits."""
+    value = 0
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            value = zlib.crc32(piece, value)
+    return f"{value:08x}"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
 def _session(path: Path, threads: int | None) -> Any:
     """The graph, ready to run."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when onnxruntime is imported
     try:
         import onnxruntime
     except ImportError as error:
@@ -265,8 +316,10 @@ def _session(path: Path, threads: int | None) -> Any:
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own errors, and the system's
-        line = " ".join(str(error).split())[:200]
-        raise ClassifierError(f"{path} cannot be loaded ({line}): export it again") from error
+        raise ClassifierError(
+            f"{path} cannot be loaded ({_one_line(error)}): install what requirements.txt names, "
+            "or export it again"
+        ) from error
 
 
 def _problem(text: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -35,6 +36,8 @@ BATCHES = (1, 2, 33)  # texts
 # Loggers of the exporter, which prints a graph whole where it fails.
 EXPORTERS = ("torch", "torch.onnx", "torch.export", "torch.fx", "onnxscript", "onnx_ir", "root")
 BACKBONE = "backbone/"  # at the beginning of the names of its nodes
+# onnxruntime reads it when it is imported; without it, it keeps files of usage data in ~/.cache.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 def write_graph(source: Source, path: Path) -> None:

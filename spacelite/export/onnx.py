@@ -24,10 +24,11 @@ from spacelite.types import Array
 from spacelite.visible import visible_name
 
 FORMAT = 1  # of classifier.json
-RUNNER, MODEL = "classify.py", "model.onnx"
+RUNNER, MODEL, SETTINGS = "classify.py", "model.onnx", "classifier.json"
 NEEDED, WITH_GRAPH = ("numpy>=1.26", "tokenizers>=0.20"), ("onnxruntime>=1.20",)
 DOCKERFILE = """\
 FROM python:3.12-slim
+ENV ORT_DISABLE_TELEMETRY=1
 WORKDIR /classifier
 COPY requirements.txt .
 RUN PIP_NO_CACHE_DIR=1 pip install -r requirements.txt
@@ -61,8 +62,8 @@ class OnnxForm(Form):
         if source.has_backbone:
             write_graph(source, folder / MODEL)
         (folder / "tokenizer.json").write_text(tokenizer_json(source), "utf-8")
-        files.write_json(folder / "classifier.json", classifier_json(source), sealed=False)
         npz.write(folder / "arrays.npz", ngram_arrays(source.run))
+        write_sealed(folder, classifier_json(source))
         shutil.copyfile(Path(__file__).with_name(RUNNER), folder / RUNNER)
         needed = [*NEEDED, *(WITH_GRAPH if source.has_backbone else [])]
         (folder / "requirements.txt").write_text("".join(f"{line}\n" for line in needed))
@@ -72,6 +73,7 @@ class OnnxForm(Form):
     @override
     def quantize(self, folder: Path, to: str) -> None:
         quantize_graph(folder / MODEL)
+        write_sealed(folder, files.read_json(folder / SETTINGS))
 
     @override
     def use(self, run: Run, name: str, folder: Path) -> str:
@@ -99,6 +101,16 @@ def loaded(path: Path) -> Any:
     finally:
         sys.dont_write_bytecode = writing
     return module
+
+
+def write_sealed(folder: Path, content: dict[str, Any]) -> None:
+    """Write classifier.json, with the size and the CRC-32 of each file in the folder that it
+    needs, and a checksum of its own. Raises OSError."""
+    from spacelite.export.classify import crc32
+
+    needed = sorted([*folder.glob(f"{MODEL}*"), folder / "arrays.npz", folder / "tokenizer.json"])
+    sealed = {path.name: {"bytes": path.stat().st_size, "crc32": crc32(path)} for path in needed}
+    files.write_json(folder / SETTINGS, {**content, "files": sealed})
 
 
 def tokenizer_json(source: Source) -> str:

@@ -34,7 +34,7 @@ from typing_extensions import override
 
 from spacelite import files, heads
 from spacelite.data.columns import text_problem
-from spacelite.errors import SpaceliteError, is_out_of_memory, one_line
+from spacelite.errors import SpaceliteError, is_out_of_memory
 from spacelite.export import classify
 from spacelite.export.form import version
 from spacelite.inference import explanation
@@ -223,34 +223,29 @@ class ExportModel:
     the folder is not run.
 
     Raises:
-        SpaceliteError: It is no such folder, or cannot be read.
+        SpaceliteError: It is no such folder, or one of its files is not as it was exported.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        try:
-            settings = files.read_json(folder / "classifier.json")
-            self._task = TASKS[settings["task"]]
-            self._labels, self._thresholds = list(settings["labels"]), settings["thresholds"]
-            run, backbone, additive = (settings[name] for name in ("run", "backbone", "additive"))
-            self.about: dict[str, Any] = {
-                "labels": self._labels,
-                "task": self._task.name,
-                "thresholds": self._thresholds,
-                "run": run["id"],
-                "name": None,
-                "head": None,
-                "trained_on": None,
-                "backbone": backbone["name"],
-                "backbone_version": backbone["version"],
-                "max_length": None if settings["windows"] else settings["max_length"],
-                "explains": additive,
-            }
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise SpaceliteError(
-                f"{folder / 'classifier.json'} cannot be read ({one_line(error, 80)}): export the "
-                "run again"
-            ) from error
+        with _classifying():
+            settings = classify.sealed(folder)
+        self._task = TASKS[settings["task"]]
+        self._labels, self._thresholds = list(settings["labels"]), settings["thresholds"]
+        run, backbone, additive = (settings[name] for name in ("run", "backbone", "additive"))
+        self.about: dict[str, Any] = {
+            "labels": self._labels,
+            "task": self._task.name,
+            "thresholds": self._thresholds,
+            "run": run["id"],
+            "name": None,
+            "head": None,
+            "trained_on": None,
+            "backbone": backbone["name"],
+            "backbone_version": backbone["version"],
+            "max_length": None if settings["windows"] else settings["max_length"],
+            "explains": additive,
+        }
         self.unexplained = (
             "" if additive else f"{folder} cannot explain: its logits are not a sum over words"
         )
