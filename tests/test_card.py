@@ -194,8 +194,9 @@ def test_whatever_labels_hold_is_shown_and_not_obeyed(tmp_path, bert):
     assert counts[0][1:] == shown
 
 
-def test_intervals_cover_what_they_should():
+def test_intervals_cover_what_they_should(monkeypatch):
     """Of 1,000 samples of a known classifier, about 95% of the intervals hold its true figure."""
+    monkeypatch.setattr(significance, "RESAMPLES", 400)  # 10,000 of each would take a minute
     random = np.random.default_rng(0)
     inside = {"accuracy": 0, "f1_macro": 0, "ce": 0}
     matrix = np.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.3, 0.2, 0.5]])  # P(guess | truth)
@@ -218,6 +219,19 @@ def test_intervals_cover_what_they_should():
         for name, (low, high) in intervals_of(predictions).items():
             inside[name] += low <= true[name] <= high
     assert all(925 <= count <= 975 for count in inside.values()), inside
+
+
+def test_the_interval_of_the_cross_entropy_is_never_below_zero():
+    """A few examples, of which one is very wrong: by its standard error it would begin below 0."""
+    values = np.array([0.01] * 29 + [4.5])
+    assert significance.of_mean(values)[0] < 0
+    low, high = significance.resampled_mean(values)
+    assert 0.01 <= low < values.mean() < high < 4.5
+    assert (low, high) == significance.resampled_mean(values)
+    # Of many examples of no skew it is that of the standard error.
+    many = np.random.default_rng(0).normal(1, 1, 30_000)
+    assert significance.resampled_mean(many) == pytest.approx(significance.of_mean(many), abs=2e-3)
+    assert not np.isfinite(significance.resampled_mean(np.array([0.5]))).any()
 
 
 def test_cross_entropies_are_those_of_both_tasks():

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import processes
 import pytest
+import yaml
 from conftest import refusal, save_backbone, texts, wordpiece, write_dataset
 from spacelite_cli.app import app
 from typer.testing import CliRunner
@@ -398,7 +399,8 @@ def test_the_cost_of_rounded_weights_is_that_of_the_whole_split(tfidf, data, cac
         def probabilities(self, source, folder, texts):
             return after
 
-    cost = exports.measured(real, source, Moved(), cache_dir)
+    cost, predictions = exports.measured(real, source, Moved(), cache_dir)
+    assert predictions.probabilities == pytest.approx(after)
     for values, given in ((before, cost.before), (after, cost.after)):
         guess = values.argmax(axis=1)
         assert given["accuracy"] == pytest.approx(accuracy_score(real.labels, guess))
@@ -428,6 +430,62 @@ def test_int8_rounds_the_backbone_and_not_the_head(best, tmp_path):
     given = FORMS["onnx"].probabilities(Source(run.run, None), tmp_path / "int8", ODD)
     expected = run.predict(ODD, progress=False).probabilities
     assert 0 < np.abs(given - expected).max() < 0.2
+
+
+def test_the_card_of_rounded_weights_has_their_own_figures(best, data, tmp_path, monkeypatch):
+    """Against scikit-learn, for weights that are rounded so badly that labels change."""
+    from sklearn.metrics import accuracy_score, f1_score, log_loss, roc_auc_score
+    from test_card import tables
+
+    run, exported = best
+    form, right = type(FORMS["onnx"]), FORMS["onnx"].probabilities
+
+    def write(self, source, folder):  # as it was written, which takes a while
+        shutil.copytree(exported.path, folder, dirs_exist_ok=True)
+        return []
+
+    def probabilities(self, source, folder, texts):
+        given = right(source, folder, texts)
+        rounded = (folder / "rounded").exists()
+        return 0.6 * given[:, [1, 2, 0]] + 0.4 * given if rounded else given
+
+    monkeypatch.setattr(form, "write", write)
+    monkeypatch.setattr(form, "probabilities", probabilities)
+    monkeypatch.setattr(form, "quantize", lambda self, folder, to: (folder / "rounded").touch())
+    done = run.export("onnx", tmp_path / "out", quantize="int8", progress=False)
+    card = (done.path / "README.md").read_text()
+
+    rows = [json.loads(line) for line in (data / "test.jsonl").read_text().splitlines()]
+    labels = np.array([run.labels.index(str(row["label"])) for row in rows])
+    whole = run.predict([row["text"] for row in rows], progress=False).probabilities
+    given = 0.6 * whole[:, [1, 2, 0]] + 0.4 * whole
+    guess = given.argmax(axis=1)
+    assert (guess != whole.argmax(axis=1)).any()
+    expected = {
+        "Accuracy": accuracy_score(labels, guess),
+        "Macro F1": f1_score(labels, guess, average="macro"),
+        "CE": log_loss(labels, given, labels=[0, 1, 2]),
+        "AUROC": roc_auc_score(labels, given, multi_class="ovr"),
+    }
+    figures, by_label, counts, beside = tables(card)
+    cells = {row[0]: row[1:] for row in figures}
+    assert cells["Metric"] == ["Value", "95% interval", "Before rounding"]
+    for name, value in expected.items():
+        assert float(cells[name][0]) == pytest.approx(value, abs=1.1e-4)
+    for name, metric in (("Accuracy", "accuracy"), ("CE", "ce"), ("AUROC", "auroc")):
+        assert cells[name][2] == f"{run.metrics['test'][metric]:.4f}"
+    f1 = f1_score(labels, guess, average=None)
+    assert [float(row[3]) for row in by_label[1:]] == pytest.approx(f1.tolist(), abs=1e-4)
+    for number, row in enumerate(counts[1:]):
+        of_label = np.bincount(guess[labels == number], minlength=3)
+        assert [int(cell) for cell in row[1:]] == of_label.tolist()
+    (own,) = [row for row in beside if "(this one)" in row[0]]
+    assert own[1] == cells["Accuracy"][0]
+    front = yaml.safe_load(card.split("---\n")[1])
+    ((result,),) = [entry["results"] for entry in front["model-index"]]
+    assert [of["value"] for of in result["metrics"]] == [
+        float(cells[name][0]) for name in ("Accuracy", "Macro F1", "AUROC")
+    ]
 
 
 def test_the_code_of_the_page_runs(best, tmp_path, monkeypatch):

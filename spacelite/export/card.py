@@ -11,11 +11,12 @@ import math
 import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from typing_extensions import override
 
 from spacelite import settings
 from spacelite.cache import texts
@@ -36,7 +37,7 @@ from spacelite.document import (
 from spacelite.errors import SpaceliteError
 from spacelite.metrics import significance
 from spacelite.metrics.predictions import Predictions
-from spacelite.metrics.scores import METRICS
+from spacelite.metrics.scores import METRICS, Scores
 from spacelite.metrics.significance import Interval
 from spacelite.reports.analysis.comparisons import Analysis, analyse
 from spacelite.reports.analysis.content import GroupFindings, data_notes, start_note
@@ -46,7 +47,7 @@ from spacelite.reports.document.sections import SECTIONS
 from spacelite.reports.document.tables import figure_cell
 from spacelite.reports.render.markup import Markdown
 from spacelite.runs import store
-from spacelite.runs.record import RunRecord
+from spacelite.runs.record import RunRecord, TransferRecord
 from spacelite.runs.store import Run, find_cache
 from spacelite.tasks import MULTI_LABEL
 from spacelite.visible import visible, visible_name
@@ -65,23 +66,53 @@ CAPTIONS = {"classes": "Figures of each label", "confusion": "Confusions"}
 FEWEST = 30  # examples of a label from which on its figures say much
 
 
-def model_card(run: Run, form: Form, comparison: str, use: str, cache_dir: Path) -> str:
+@dataclass(frozen=True)
+class RoundedRun(Run):
+    """A run as a form with rounded weights classifies: predictions and metrics are those of the
+    form, on the only split but train that the record has."""
+
+    given: Predictions
+    before: Scores  # of the run itself, on the same split
+
+    @classmethod
+    def of(cls, run: Run, split: str, given: Predictions, scores: Scores) -> RoundedRun:
+        """A run whose form gives these predictions of a split, which have these metrics."""
+        metrics = run.record.metrics
+        kept = {name: of for name, of in metrics.items() if name == "train"}
+        record = replace(run.record, metrics={**kept, split: scores})
+        return cls(run.folder, record, given, metrics.get(split, {}))
+
+    @override
+    def predictions(
+        self, transfer: TransferRecord | None = None, split: str | None = None
+    ) -> Predictions | None:
+        return self.given
+
+
+def model_card(
+    run: Run,
+    form: Form,
+    comparison: str,
+    use: str,
+    cache_dir: Path,
+    rounded: RoundedRun | None = None,
+) -> str:
     """The card of a run in a form, in Markdown; `comparison` says how near the form is to
-    `predict`, `use` shows in Markdown how it is used."""
-    record = run.record
-    predictions = run.predictions()
-    figures = metric_lines(run, predictions)
+    `predict`, `use` shows in Markdown how it is used, and `rounded` is the run as the form gives
+    it, if that has rounded weights."""
+    record, shown = run.record, rounded or run
+    predictions = shown.predictions()
     written = Markdown()
     title = f"{record.system} on {record.spec.backbone}, for {record.spec.dataset}"
     before: list[Block] = [Paragraph(summary(run)), Heading(1, "How to use it")]
     after: list[Block] = [
         Paragraph(f"{sentence(comparison)}{decision(record)}"),
         Heading(1, "How good it is"),
-        Paragraph(about_figures(run, predictions)),
-        Table("Figures", ["Metric", "Value", "95% interval"], figures, "figures"),
-        *seeds(run),
-        *details(run, cache_dir),
-        *baselines(run, cache_dir),
+        Paragraph(about_figures(shown, predictions)),
+        figures(shown, predictions),
+        *seeds(shown),
+        *details(shown, cache_dir),
+        *baselines(shown, cache_dir),
         Heading(1, "What it was trained on"),
         Bullets(data(run, cache_dir)),
         Heading(1, "Limits"),
@@ -91,7 +122,7 @@ def model_card(run: Run, form: Form, comparison: str, use: str, cache_dir: Path)
         Paragraph("These commands make it again, from the same data:"),
     ]
     parts = [
-        f"---\n{front_matter(run, form)}---",
+        f"---\n{front_matter(shown, form)}---",
         f"# {written.escaped(title)}",
         *written.parts(before),
         use,
@@ -200,19 +231,26 @@ def decision(record: RunRecord) -> str:
     return f" Given is: {limits}."
 
 
-def metric_lines(run: Run, predictions: Predictions | None) -> list[Line]:
-    """Every metric of the split that reports show, with its interval where there is one."""
+def figures(run: Run, predictions: Predictions | None) -> Table:
+    """Every metric of the split that reports show, with its interval where there is one, and with
+    rounded weights that of the run itself."""
     record = run.record
     intervals = {} if predictions is None else intervals_of(predictions)
-    lines = []
+    columns, lines = ["Metric", "Value", "95% interval"], []
+    if isinstance(run, RoundedRun):
+        columns.append("Before rounding")
     for name, metric in METRICS.items():
         value = record.metrics[record.split].get(name)
         if value is None or (name == "loss" and value == record.metrics[record.split].get("ce")):
             continue
         between = intervals.get(name)
         shown = "–" if between is None else " to ".join(decimals(end, 4) for end in between)
-        lines.append(Line.of(metric.heading, decimals(value, 4), shown))
-    return lines
+        cells = [metric.heading, decimals(value, 4), shown]
+        if isinstance(run, RoundedRun):
+            before = run.before.get(name)
+            cells.append("–" if before is None else decimals(before, 4))
+        lines.append(Line.of(*cells))
+    return Table("Figures", columns, lines, "figures")
 
 
 def intervals_of(predictions: Predictions) -> dict[str, Interval]:
@@ -222,7 +260,7 @@ def intervals_of(predictions: Predictions) -> dict[str, Interval]:
     intervals = {
         "accuracy": significance.of_proportion(int(predictions.correct.sum()), count),
         "f1_macro": (max(low, 0.0), min(high, 1.0)),
-        "ce": significance.of_mean(cross_entropies(predictions)),
+        "ce": significance.resampled_mean(cross_entropies(predictions)),
     }
     return {name: value for name, value in intervals.items() if np.isfinite(value).all()}
 
@@ -239,8 +277,9 @@ def cross_entropies(predictions: Predictions) -> Any:
 
 
 def about_figures(run: Run, predictions: Predictions | None) -> str:
-    """What the figures were measured on, and what their intervals mean."""
+    """What the figures were measured on and of, and what their intervals mean."""
     record = run.record
+    rounded = isinstance(run, RoundedRun)
     text = (
         f"Measured on the {record.examples[record.split]:,} {record.split} examples of "
         f"{record.spec.dataset}; "
@@ -254,6 +293,11 @@ def about_figures(run: Run, predictions: Predictions | None) -> str:
         text += (
             ". The intervals are about the choice of these examples alone: texts from elsewhere "
             "may differ by more"
+        )
+    if rounded:
+        text += (
+            ". All of them are figures of the rounded weights; the last column has those that the "
+            "run had before its weights were rounded"
         )
     if record.split == "validation" and record.chosen_on_validation:
         text += ". Settings were chosen on the same examples: the figures are too optimistic"
@@ -278,11 +322,10 @@ def seeds(run: Run) -> list[Block]:
             of = mean_std(known)
             figures[METRICS[name].in_words] = f"{decimals(of.mean, 4)} ± {of.std or 0.0:.4f}"
     words = ", ".join(f"{name} {value}" for name, value in figures.items())
-    return [
-        Paragraph(
-            f"With {len(same)} seeds, this one among them (mean ± standard deviation): {words}."
-        )
-    ]
+    which = f"{len(same)} seeds, this one among them"
+    if isinstance(run, RoundedRun):
+        which += ", before weights were rounded"
+    return [Paragraph(f"With {which} (mean ± standard deviation): {words}.")]
 
 
 def details(run: Run, cache_dir: Path) -> list[Block]:
@@ -326,6 +369,7 @@ def baselines(run: Run, cache_dir: Path) -> list[Block]:
         if other.head.is_baseline
         and other.record.cache_key == run.record.cache_key
         and other.record.same_but_seed() != run.record.same_but_seed()
+        and other.record.split == run.record.split
     ]
     heading = Heading(2, "Beside baselines")
     if not others:

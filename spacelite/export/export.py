@@ -13,20 +13,20 @@ from spacelite import files
 from spacelite.cache import texts
 from spacelite.cache.store import Cache
 from spacelite.errors import SpaceliteError
-from spacelite.export.card import CARD, model_card
+from spacelite.export.card import CARD, RoundedRun, cross_entropies, model_card
 from spacelite.export.form import TOLERANCE, Form, Source, largest, version
 from spacelite.export.onnx import OnnxForm
 from spacelite.export.safetensors import SafetensorsForm
 from spacelite.export.sentence_transformers import SentenceTransformersForm
 from spacelite.export.transformers import TransformersForm
-from spacelite.lazy import torch
 from spacelite.metrics.predictions import Predictions
-from spacelite.metrics.scores import METRICS
+from spacelite.metrics.scores import METRICS, Scores
 from spacelite.metrics.significance import (
     Difference,
     accuracy_difference,
     f1_difference,
     f1_values,
+    resampled_mean,
 )
 from spacelite.progress import OnProgress
 from spacelite.runs.store import Run, find_cache
@@ -172,14 +172,17 @@ def export(
     with files.writing(out, "; choose another folder"), files.atomic_folder(out) as folder:
         on_progress("export", 0, 2)
         notes = form.write(source, folder)
-        exported = Exported(out, to, {}, 0.0, 0, "", 0, tuple(notes))
+        exported, rounded = Exported(out, to, {}, 0.0, 0, "", 0, tuple(notes)), None
         if real is not None:
             on_progress("export", 1, 2)
-            exported = compared(exported, form, source, real, folder, quantize)
+            exported = compared(exported, form, source, real, folder)
+        if real is not None and quantize is not None:
+            form.quantize(folder, quantize)
+            exported, rounded = with_cost(exported, form, source, real, folder)
         on_progress("export", 2, 2)
         use = form.use(run, repository or out.name, folder)
         runs = cache_dir or run.folder.parent.parent
-        card = model_card(run, form, exported.measured, use, runs)
+        card = model_card(run, form, exported.measured, use, runs, rounded)
         (folder / CARD).write_text(card, "utf-8")
         write_verified(folder / VERIFIED, exported, run, quantize)
         sizes = {
@@ -192,12 +195,7 @@ def export(
 
 
 def compared(
-    exported: Exported,
-    form: Form,
-    source: Source,
-    real: RealTexts,
-    folder: Path,
-    quantize: str | None,
+    exported: Exported, form: Form, source: Source, real: RealTexts, folder: Path
 ) -> Exported:
     """An export with what the files of its folder give beside what `predict` gives. Raises
     SpaceliteError if probabilities differ."""
@@ -210,12 +208,6 @@ def compared(
             f"{form.inexact(run) or 'choose another form'}",
             ["to"],
         )
-    cost = None
-    if quantize is not None:
-        form.quantize(folder, quantize)
-        given = form.probabilities(source, folder, source.texts)
-        difference = largest(given, source.expected)
-        cost = measured(real, source, form, folder)
     return replace(
         exported,
         difference=difference,
@@ -223,8 +215,23 @@ def compared(
         split=real.split,
         decisions=changed(run, given, source.expected),
         notes=(*real.notes, *precision_notes(source), *exported.notes),
+    )
+
+
+def with_cost(
+    exported: Exported, form: Form, source: Source, real: RealTexts, folder: Path
+) -> tuple[Exported, RoundedRun]:
+    """An export whose weights were rounded since, with what that costs, and the run as it is
+    then."""
+    run, given = source.run, form.probabilities(source, folder, source.texts)
+    cost, predictions = measured(real, source, form, folder)
+    exported = replace(
+        exported,
+        difference=largest(given, source.expected),
+        decisions=changed(run, given, source.expected),
         cost=cost,
     )
+    return exported, RoundedRun.of(run, real.split, predictions, all_scores(predictions, run))
 
 
 def precision_notes(source: Source) -> list[str]:
@@ -281,8 +288,9 @@ def changed(run: Run, given: Array, expected: Array) -> int:
     return sum(one != other for one, other in zip(ours, theirs, strict=True))
 
 
-def measured(real: RealTexts, source: Source, form: Form, folder: Path) -> Cost:
-    """What the files of a folder cost on a whole split, compared with `predict`."""
+def measured(real: RealTexts, source: Source, form: Form, folder: Path) -> tuple[Cost, Predictions]:
+    """What the files of a folder cost on a whole split, compared with `predict`, and what they
+    predict there."""
     whole = real.some(most=None)
     predicted = source.predictor.predict(whole, source.on_progress).probabilities
     given = form.probabilities(source, folder, whole)
@@ -299,10 +307,8 @@ def measured(real: RealTexts, source: Source, form: Form, folder: Path) -> Cost:
     }
     before, after = (scores(part) for part in (theirs, ours))
     each = cross_entropies(ours) - cross_entropies(theirs)
-    error = 1.96 * float(each.std(ddof=1)) / np.sqrt(len(each)) if len(each) > 1 else 0.0
-    mean = float(each.mean())
-    differences["ce"] = Difference(mean, (mean - error, mean + error))
-    return Cost(real.split, len(real.labels), before, after, differences)
+    differences["ce"] = Difference(float(each.mean()), resampled_mean(each))
+    return Cost(real.split, len(real.labels), before, after, differences), ours
 
 
 def predictions_of(probabilities: Array, labels: Array, run: Run) -> Predictions:
@@ -326,13 +332,16 @@ def scores(predictions: Predictions) -> dict[str, float]:
     }
 
 
-def cross_entropies(predictions: Predictions) -> Array:
-    """The cross-entropy of each example, (N,)."""
-    task, logits = predictions.task, torch.from_numpy(predictions.logits)
-    labels = torch.from_numpy(predictions.labels)
-    targets = task.targets(labels, logits.shape[1], logits.dtype)
-    terms: Array = task.cross_entropy(logits[None], labels, targets)[0].mean(dim=-1).numpy()
-    return terms
+def all_scores(predictions: Predictions, run: Run) -> Scores:
+    """Every metric of predictions but the loss, which has the head's penalties."""
+    from spacelite.heads.base import Objective
+    from spacelite.training import engine
+
+    objective = Objective(predictions.task, len(run.record.label_names))
+    every = engine.metrics_of(
+        predictions.logits, predictions.labels, objective, predictions.thresholds
+    )
+    return {name: value for name, value in every.items() if name != "loss"}
 
 
 def write_verified(path: Path, exported: Exported, run: Run, quantize: str | None) -> None:
@@ -347,7 +356,7 @@ def write_verified(path: Path, exported: Exported, run: Run, quantize: str | Non
         "tolerance": None if quantize else TOLERANCE,
         "decided_otherwise": exported.decisions,
         "quantize": quantize,
-        "cost": None if exported.cost is None else asdict(exported.cost),
+        "cost": None if exported.cost is None else files.finite(asdict(exported.cost)),
         "versions": {name: version(name) for name in ("spacelite", *LIBRARIES)},
         "created": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }

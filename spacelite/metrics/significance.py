@@ -242,6 +242,24 @@ def of_mean(values: Array) -> Interval:
     return mean - half, mean + half
 
 
+def resampled_mean(values: Array, seed: int = 0) -> Interval:
+    """The 95% interval of the mean of a value per example, (N,), from the 2.5th to the 97.5th
+    percentile of the means of 10,000 resamples (fewer, but at least 1,000, of more than 2,000
+    examples). Unlike that of `of_mean`, it stays between the smallest and the largest value, and is
+    as skewed as they are. A single example says nothing of it: both ends are infinite."""
+    count = len(values)
+    if count < 2:
+        return -math.inf, math.inf
+    random = np.random.default_rng(seed)
+    resamples = min(max(MOST_CELLS // count, FEWEST), RESAMPLES)
+    size = max(1, CELLS_AT_ONCE // count)
+    means = [
+        values[random.integers(0, count, (min(size, resamples - done), count))].mean(axis=1)
+        for done in range(0, resamples, size)
+    ]
+    return _interval(np.concatenate(means))
+
+
 def _interval(values: Array) -> Interval:
     tail = 50 * (1 - LEVEL)
     low, high = np.percentile(values, [tail, 100 - tail])
