@@ -723,8 +723,8 @@ def test_a_single_seed_is_asked_for_as_seeds(cache):
         (["a", float("nan")], "text 2 is missing (nan): leave it out"),
         (pd.Series(["a", pd.NA], dtype=object), "text 2 is missing (<NA>): leave it out"),
         (pd.DataFrame({"text": ["a", "b"]})[:0], "there is no text: give at least one"),
-        ([5], "text 1 is not a string but a int"),
-        ([["a", "b"]], "text 1 is not a string but a list"),
+        ([5], "text 1 is no string but of the type int"),
+        ([["a", "b"]], "text 1 is no string but of the type list"),
     ],
 )  # fmt: skip
 def test_what_is_no_list_of_texts_is_not_classified(runs, texts, said):

@@ -222,10 +222,12 @@ BAD = {
     "both": (b'{"text": "a", "texts": ["a"]}', 400, "either"),
     "unknown": (b'{"text": "a", "labels": 1}', 400, "no field 'labels': choose from text"),
     "strange name": (b'{"text": "a", "\\ud800\\u001b": 1}', 400, "no field '\\ud800\\x1b'"),
-    "number": (b'{"text": 1}', 400, "text 1 is not a string but a int"),
+    "number": (b'{"text": 1}', 400, "text 1 is no string but of the type int"),
     "missing": (b'{"texts": ["a", null]}', 400, "text 2 is missing"),
     "text as texts": (b'{"texts": "abc"}', 400, "give a list"),
     "object as texts": (b'{"texts": {"0": "a"}}', 400, "give a list"),
+    "twice": (b'{"text": "a", "text": "b"}', 400, "the field 'text' occurs more than once"),
+    "twice within": (b'{"texts": [{"a": 1, "a": 2}]}', 400, "the field 'a' occurs more than once"),
     "no texts": (b'{"texts": []}', 400, "give a list"),
     "empty": (b'{"text": ""}', 400, "text 1 is empty"),
     "blank": (b'{"texts": ["a", " \\n\\t "]}', 400, "text 2 is empty"),
@@ -259,7 +261,7 @@ def test_a_bad_request_is_refused_in_one_line(client, name):
 def test_the_document_refuses_what_the_service_refuses(name):
     """All but what no schema can say: blank texts, halves of characters, whole bodies."""
     body, *_ = BAD[name]
-    if name in ("blank", "half", "wish", "strange wish", "two wishes", "large"):
+    if name in ("blank", "half", "twice", "wish", "strange wish", "two wishes", "large"):
         return
     try:
         content = json.loads(body.decode(), parse_constant=lambda text: [text])
@@ -276,12 +278,38 @@ def test_other_requests_are_refused(client):
         assert answer.status_code == 415 and "Content-Type: application/json" in answer.text
     charset = {"Content-Type": "Application/JSON; charset=utf-8"}
     assert client.post("/predict", content=body, headers=charset).status_code == 200
-    for method, path, status in (
-        ("GET", "/predict", 405), ("POST", "/labels", 405), ("GET", "/predict/", 404),
-        ("GET", "/../etc/passwd", 404), ("GET", "/static", 404),
+    routes = "choose from POST /predict, GET /health, GET /labels, GET /openapi.json, GET /docs"
+    for method, path, status, words in (
+        ("GET", "/predict", 405, "/predict takes no GET: send POST"),
+        ("DELETE", "/labels", 405, "/labels takes no DELETE: send GET"),
+        ("GET", "/predict/", 404, routes), ("GET", "/../etc/passwd", 404, routes),
+        ("GET", "/static", 404, routes),
     ):  # fmt: skip
         answer = client.request(method, path, follow_redirects=False)
         assert (answer.status_code, list(answer.json())) == (status, ["error"])
+        assert words in answer.json()["error"]
+
+
+LOOPBACK = ["localhost", "LOCALHOST:8000", "127.0.0.1", "127.9.8.7:80", "[::1]", "[::1]:8000"]
+ELSEWHERE = [
+    "example.org", "example.org:8000", "127.0.0.1.example.org", "localhost.example.org", "",
+    "192.168.0.2", "0.0.0.0", "[2001:db8::1]:80", "127.0.0.1@example.org", "::1", "a b", "[::1",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("host", [*LOOPBACK, *ELSEWHERE])
+def test_a_page_of_another_site_is_refused_on_loopback(slow, host):
+    """Whose name leads to 127.0.0.1 since it was loaded; its browser says which name it asks."""
+    slow.goes_on.set()
+    app = Service(slow, Limits(), loopback=True).app
+    with TestClient(app, base_url="http://127.0.0.1") as client:
+        for answer in (
+            client.post("/predict", json={"text": "a"}, headers={"Host": host}),
+            client.get("/", headers={"Host": host}),
+        ):
+            assert answer.status_code == (200 if host in LOOPBACK else 421)
+        if host not in LOOPBACK:
+            assert "is not this machine: ask 127.0.0.1 or localhost" in answer.json()["error"]
 
 
 def test_a_head_without_shares_is_not_explained(runs):
@@ -580,7 +608,7 @@ def raw(port, *parts, pause=0.0):
 
 
 def head(length, *more):
-    lines = ["POST /predict HTTP/1.1", "Host: x", "Content-Type: application/json", *more]
+    lines = ["POST /predict HTTP/1.1", "Host: localhost", "Content-Type: application/json", *more]
     return "\r\n".join([*lines, f"Content-Length: {length}", "", ""]).encode()
 
 
@@ -646,6 +674,8 @@ def test_hostile_clients_are_cut_off_and_nothing_of_them_is_logged(runs):
         assert b" 200 " in answer
         with socket.create_connection(("127.0.0.1", port)) as gone:
             gone.sendall(head(len(body)) + body)
+        answer, _ = raw(port, head(len(body)).replace(b"localhost", b"example.org"), body)
+        assert b" 421 " in answer
         assert post(port, {"text": "<b>\x1b[31m"})[0] == 200
         server.send_signal(signal.SIGTERM)
         done = server.wait()
@@ -835,7 +865,8 @@ def test_a_backbone_that_cannot_be_loaded_ends_it(runs, bert, tmp_path):
 
 def test_an_address_that_others_reach_is_warned_of(runs):
     with process(runs["space"], "--host", "0.0.0.0") as server:
-        assert post(server.port, {"text": "good film"})[0] == 200
+        asked = b"GET /labels HTTP/1.1\r\nHost: example.org\r\nConnection: close\r\n\r\n"
+        assert b" 200 " in raw(server.port, asked)[0]  # as proxies may ask
         server.send_signal(signal.SIGTERM)
         done = server.wait()
     assert "no authentication" in done.stderr and done.returncode == 0

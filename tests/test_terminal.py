@@ -276,7 +276,7 @@ def test_predict_refuses_it_on_the_command_line_too(run):
 
 def test_what_is_no_text_is_refused_with_the_way_out(run, tmp_path, monkeypatch):
     assert refusal(run.predict, ["a", b"film"]) == (
-        "text 2 is not a string but a bytes: give strings (text.decode() makes one of bytes)"
+        "text 2 is no string but of the type bytes: give strings (text.decode() makes one of bytes)"
     )
     assert refusal(run.predict, ["a", "fine \ud83d film"]) == (
         "text 2 is not valid Unicode: its character 6 is half of a pair (U+D83D); read the text "

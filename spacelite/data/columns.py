@@ -377,7 +377,7 @@ def text_problem(text: Any) -> str:
         return f"is missing ({text!r}): leave it out"
     if not isinstance(text, str):
         hint = " (text.decode() makes one of bytes)" if isinstance(text, bytes) else ""
-        return f"is not a string but a {type(text).__name__}: give strings{hint}"
+        return f"is no string but of the type {type(text).__name__}: give strings{hint}"
     if half := SURROGATE.search(text):
         return (
             f"is not valid Unicode: its character {half.start() + 1} is half of a pair "

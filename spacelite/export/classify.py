@@ -325,7 +325,7 @@ def _session(path: Path, threads: int | None) -> Any:
 def _problem(text: Any) -> str:
     """Why a value is no text; "" for a text."""
     if not isinstance(text, str):
-        return f"is not a string but a {type(text).__name__}: give strings"
+        return f"is no string but of the type {type(text).__name__}: give strings"
     if re.search("[\ud800-\udfff]", text):
         return "is not valid Unicode: read it again as UTF-8"
     return "" if text.strip() else "is empty: give at least a word, or leave it out"

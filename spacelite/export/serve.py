@@ -49,10 +49,13 @@ from spacelite.visible import visible_name
 try:
     import uvicorn
     from starlette.applications import Starlette
+    from starlette.datastructures import Headers
     from starlette.exceptions import HTTPException
+    from starlette.middleware import Middleware
     from starlette.requests import ClientDisconnect, Request
     from starlette.responses import Response
     from starlette.routing import Route
+    from starlette.types import ASGIApp, Receive, Scope, Send
     from uvicorn.protocols.http.h11_impl import H11Protocol
 except ModuleNotFoundError as error:
     raise SpaceliteError(
@@ -503,7 +506,9 @@ def question(body: bytes, limits: Limits) -> Question:
             raise HTTPException(status, problem)
 
     try:
-        content = json.loads(body.decode("utf-8"), parse_constant=_not_finite)
+        content = json.loads(
+            body.decode("utf-8"), parse_constant=_not_finite, object_pairs_hook=_fields
+        )
     except (ValueError, RecursionError) as error:
         why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise HTTPException(400, f"the body is no JSON in UTF-8: {why}") from error
@@ -541,8 +546,18 @@ def _not_finite(text: str) -> None:
     raise ValueError(f"{text} is no number of JSON")
 
 
+def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise HTTPException(400, f"the field {twice!r} occurs more than once: give it once")
+    return fields
+
+
 class Service:
-    """The application, and the worker behind it. `failed` is called if the model cannot be loaded.
+    """The application, and the worker behind it. `failed` is called if the model cannot be loaded;
+    with `loopback`, requests to another name than this machine has for itself are refused.
 
     Attributes:
         app: The ASGI application.
@@ -551,7 +566,12 @@ class Service:
     """
 
     def __init__(
-        self, model: Model, limits: Limits, failed: Callable[[], None] = lambda: None
+        self,
+        model: Model,
+        limits: Limits,
+        failed: Callable[[], None] = lambda: None,
+        *,
+        loopback: bool = False,
     ) -> None:
         self._model, self._limits = model, limits
         self._decision = functools.lru_cache(64)(model.decision)
@@ -567,6 +587,7 @@ class Service:
                 Route("/docs", functools.partial(page, "docs.html")),
                 Route("/", functools.partial(page, "serve.html")),
             ],
+            middleware=[Middleware(LoopbackOnly)] if loopback else [],
             exception_handlers={HTTPException: refused},
             lifespan=self._lifespan,
         )
@@ -686,6 +707,33 @@ class Service:
         )
 
 
+class LoopbackOnly:
+    """Refuses requests to a name that this machine does not have for itself. A page of another site
+    whose name leads here (DNS rebinding) could use the service otherwise."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        host = Headers(scope=scope).get("host") if scope["type"] == "http" else None
+        if host is None or is_loopback(host):  # browsers always send one
+            await self._app(scope, receive, send)
+            return
+        problem = f"Host {host[:100]!r} is not this machine: ask 127.0.0.1 or localhost"
+        await as_json({"error": visible_name(problem)}, 421)(scope, receive, send)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a Host, with or without a port, is a name or an address of loopback."""
+    parts = re.fullmatch(r"(?:\[([^]]*)\]|([^:]*))(?::\d*)?", host)
+    name = "" if parts is None else parts[1] or parts[2]
+    try:
+        return name.lower() == "localhost" or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
 async def _disconnected(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         continue
@@ -703,7 +751,18 @@ def as_json(content: Any, status: int = 200, headers: Mapping[str, str] | None =
 
 async def refused(request: Request, error: Any) -> Response:
     """The answer to a request that is not served, given the HTTPException."""
-    detail = error.detail.encode("utf-8", "backslashreplace").decode()  # a half of a character
+    detail = error.detail
+    if error.status_code == 404:
+        routes = [
+            f"{method} {route.path}"
+            for route in request.app.routes
+            for method in sorted(route.methods - {"HEAD"})
+        ]
+        detail = f"there is no such route: choose from {', '.join(routes)}"
+    elif error.status_code == 405:
+        allowed = sorted({*error.headers["Allow"].split(", ")} - {"HEAD"})
+        detail = f"{request.scope['path']} takes no {request.method}: send {' or '.join(allowed)}"
+    detail = detail.encode("utf-8", "backslashreplace").decode()  # a half of a character
     return as_json({"error": visible_name(detail)}, error.status_code, error.headers)
 
 
@@ -858,7 +917,8 @@ def serve(
     require("port", port, whole_number(0, 65535))
     with listen(host, port) as listener, quiet():
         address, number = listener.getsockname()[:2]
-        if not ipaddress.ip_address(address.partition("%")[0]).is_loopback:
+        loopback = ipaddress.ip_address(address.partition("%")[0]).is_loopback
+        if not loopback:
             log.warning(
                 "%s is open to other machines, and whoever reaches it may use the service: there "
                 "is no authentication and no encryption", host,
@@ -867,7 +927,7 @@ def serve(
         def failed() -> None:
             server.should_exit = True
 
-        service = Service(model, limits, failed)
+        service = Service(model, limits, failed, loopback=loopback)
         patience = limits.timeout + 2 * limits.read_timeout
         server = Server(
             uvicorn.Config(
