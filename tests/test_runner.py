@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import zlib
+from pathlib import Path
 
 import pytest
 from conftest import texts, write_dataset
@@ -104,6 +105,29 @@ def test_a_table_keeps_its_columns(classify, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["classified.tsv", "posts.csv"]
 
 
+def test_names_in_capitals_are_of_tables_too(classify, tmp_path):
+    (tmp_path / "POSTS.CSV").write_text("id,text\n1,a good film\n")
+    out = tmp_path / "OUT.TSV"
+    status, said, _ = classify("--file", tmp_path / "POSTS.CSV", "--out", out)
+    assert status == 0 and said == f"1 text classified, written to {out}\n"
+    (row,) = csv.DictReader(out.open(newline=""), delimiter="\t")
+    assert (row["id"], row["text"]) == ("1", "a good film")
+
+
+def test_a_full_disk_is_said_in_one_line(folder):
+    device = Path("/dev/full")
+    if not device.exists():
+        pytest.skip("there is no such device")
+    for given in (["a"], ["--json", "a"], ["--json", *["a good film"] * 300]):
+        with device.open("w") as full:
+            done = subprocess.run(
+                [sys.executable, "-B", str(folder / "classify.py"), *given],
+                stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+            )  # fmt: skip
+        problem = "error: standard output cannot be written: No space left on device\n"
+        assert (done.returncode, done.stderr) == (1, problem)
+
+
 def test_a_file_of_lines(classify, tmp_path):
     (tmp_path / "lines.txt").write_text("good film\r\nbad plot\n")
     _, out, _ = classify("--file", tmp_path / "lines.txt")
@@ -124,6 +148,13 @@ def test_bad_input_is_one_line(classify, tmp_path):
     (tmp_path / "empty.csv").write_text("")
     (tmp_path / "none.csv").write_text("text\n")
     (tmp_path / "lines.txt").write_text("good\n\nbad\n")
+    (tmp_path / "twice.csv").write_text("text,id,text\ngood,1,bad\n")
+    (tmp_path / "folder.txt").mkdir()
+    (tmp_path / "taken.csv").mkdir()
+    for name in ("a.json", "a.jsonl", "a.JSONL", "a.parquet"):
+        (tmp_path / name).write_text('{"text": "good"}\n')
+        message = refused(classify("--file", tmp_path / name))
+        assert f"{name}: give a table (.csv or .tsv), or a file with a text per line" in message
     out = tmp_path / "out.csv"
     wanted = {
         ("", "good"): "text 1 is empty",
@@ -144,6 +175,14 @@ def test_bad_input_is_one_line(classify, tmp_path):
         ("--text-column", "a", "text"): "--text-column needs --file",
         ("--out", tmp_path / "out.xlsx", "text"): "ends in .csv or .tsv",
         ("--out", out, "--json", "text"): "without --explain and --json",
+        ("--file", tmp_path / "twice.csv"): "twice.csv has more than one column 'text': rename",
+        ("--file", tmp_path / "folder.txt"): "folder.txt cannot be read: Is a directory",
+        (
+            "--out",
+            tmp_path / "no" / "out.csv",
+            "text",
+        ): "no/out.csv cannot be written: No such file",
+        ("--out", tmp_path / "taken.csv", "text"): "/taken.csv cannot be written: Is a directory",
         ("--threads", "0", "text"): "give at least 1",
         ("--folder", tmp_path, "text"): "has no classifier that can be read",
     }

@@ -24,7 +24,7 @@ import sys
 import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -565,13 +565,19 @@ def main() -> int:
         print(f"error: {_safe(str(error))}", file=sys.stderr)
         return 1
     except BrokenPipeError:  # the reader of a pipe (head, less) has ended
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:
-        print(f"error: {_safe(str(error.filename))}: {error.strerror}", file=sys.stderr)
+        _drop_output()
+    except OSError as error:  # all others are ClassifierErrors
+        print(f"error: standard output cannot be written: {error.strerror}", file=sys.stderr)
+        _drop_output()
         return 1
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _drop_output() -> None:
+    """Let what is left of standard output be lost, which Python would write when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _classify(options: Any) -> None:
@@ -583,7 +589,7 @@ def _classify(options: Any) -> None:
         raise ClassifierError("give --out without --explain and --json")
     if options.threads is not None and options.threads < 1:
         raise ClassifierError(f"--threads {options.threads}: give at least 1")
-    if options.out and options.out.suffix not in DELIMITERS:
+    if options.out and options.out.suffix.lower() not in DELIMITERS:
         raise ClassifierError(f"--out {options.out}: give a name that ends in .csv or .tsv")
     classifier = Classifier(options.folder, threads=options.threads)
     column, rows = _rows(options)
@@ -604,6 +610,7 @@ def _classify(options: Any) -> None:
 
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
+NO_LINES = (".json", ".jsonl", ".parquet")  # files of texts that are neither tables nor lines
 
 
 def _rows(options: Any) -> tuple[str, Iterable[dict[str, str]]]:
@@ -611,20 +618,33 @@ def _rows(options: Any) -> tuple[str, Iterable[dict[str, str]]]:
     if not options.file:
         if not options.texts and sys.stdin.isatty():
             raise ClassifierError("give texts, --file, or lines on standard input")
-        return "text", ({"text": text} for text in options.texts or _lines(sys.stdin.buffer))
-    if options.file.suffix not in DELIMITERS:
+        lines = _lines(sys.stdin.buffer, "standard input")
+        return "text", ({"text": text} for text in options.texts or lines)
+    suffix = options.file.suffix.lower()
+    if suffix in NO_LINES:
+        raise ClassifierError(
+            f"{options.file}: give a table (.csv or .tsv), or a file with a text per line"
+        )
+    if suffix not in DELIMITERS:
         if options.text_column:
             raise ClassifierError(
                 f"{options.file} has lines and no columns: leave --text-column out"
             )
-        return "text", ({"text": line} for line in _lines(options.file.open("rb")))
-    delimiter = DELIMITERS[options.file.suffix]
+        with _reading(options.file):
+            file = options.file.open("rb")
+        return "text", ({"text": line} for line in _lines(file, options.file))
     csv.field_size_limit(2**31 - 1)
-    table = csv.DictReader(
-        options.file.open(encoding="utf-8-sig", newline=""), delimiter=delimiter, strict=True
-    )
     with _reading(options.file):
+        table = csv.DictReader(
+            options.file.open(encoding="utf-8-sig", newline=""),
+            delimiter=DELIMITERS[suffix],
+            strict=True,
+        )
         columns = list(table.fieldnames or [])
+    if twice := [name for name in columns if columns.count(name) > 1]:
+        raise ClassifierError(
+            f"{options.file} has more than one column {twice[0]!r}: rename or remove one"
+        )
     column = options.text_column or ("text" if "text" in columns else None)
     if column is None and len(columns) == 1:
         (column,) = columns
@@ -650,25 +670,28 @@ def _rows(options: Any) -> tuple[str, Iterable[dict[str, str]]]:
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """What may go wrong while a file is read, as ClassifierError."""
+def _reading(what: Path | str) -> Iterator[None]:
+    """What may go wrong while something is read, as ClassifierError."""
     try:
         yield
     except UnicodeDecodeError as error:
-        raise ClassifierError(f"{path} is not UTF-8: save it as UTF-8") from error
+        raise ClassifierError(f"{what} is not UTF-8: save it as UTF-8") from error
     except csv.Error as error:
-        raise ClassifierError(f"{path} is no such table: {error}") from error
+        raise ClassifierError(f"{what} is no such table: {error}") from error
+    except OSError as error:
+        raise ClassifierError(f"{what} cannot be read: {error.strerror}") from error
 
 
-def _lines(file: Any) -> Iterator[str]:
-    for number, line in enumerate(file, 1):
-        try:
-            text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-        except UnicodeDecodeError as error:
-            raise ClassifierError(f"line {number} is not UTF-8: give UTF-8") from error
-        if problem := _problem(text):
-            raise ClassifierError(f"line {number} {problem}")
-        yield text
+def _lines(file: Any, what: Path | str) -> Iterator[str]:
+    with _reading(what):
+        for number, line in enumerate(file, 1):
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+            except UnicodeDecodeError as error:
+                raise ClassifierError(f"line {number} is not UTF-8: give UTF-8") from error
+            if problem := _problem(text):
+                raise ClassifierError(f"line {number} {problem}")
+            yield text
 
 
 def _write(classifier: Classifier, column: str, rows: Iterable[dict[str, str]], out: Path) -> None:
@@ -678,7 +701,7 @@ def _write(classifier: Classifier, column: str, rows: Iterable[dict[str, str]], 
     rows = iter(rows)
     try:
         with partial.open("w", encoding="utf-8", newline="") as file:
-            table = csv.writer(file, delimiter=DELIMITERS[out.suffix], lineterminator="\n")
+            table = csv.writer(file, delimiter=DELIMITERS[out.suffix.lower()], lineterminator="\n")
             while batch := list(itertools.islice(rows, TEXTS)):
                 texts = [row[column] for row in batch]
                 found, cut_off = classifier.predict_with_cuts(texts)
@@ -692,10 +715,13 @@ def _write(classifier: Classifier, column: str, rows: Iterable[dict[str, str]], 
         if not count:
             raise ClassifierError("there is no text: give at least one")
         partial.replace(out)
+    except OSError as error:
+        raise ClassifierError(f"--out {out} cannot be written: {error.strerror}") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # as where there is no such folder
+            partial.unlink(missing_ok=True)
     _say_truncated(classifier, truncated)
-    print(f"{count:,} texts classified, written to {_safe(str(out))}")
+    print(f"{count:,} text{'s' * (count != 1)} classified, written to {_safe(str(out))}")
 
 
 def _columns(prediction: dict[str, Any]) -> dict[str, str]:
