@@ -8,12 +8,15 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from spacelite import ranks
 from spacelite.errors import SpaceliteError, is_out_of_memory, out_of_memory
 
 INTERRUPTED = 130  # exit code after Ctrl-C
+TERMINATED = 128 + signal.SIGTERM  # as shells report it
 AGAIN = 0.05  # seconds until a lost interrupt is repeated
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}  # a full or broken disk
 
@@ -74,6 +77,16 @@ def while_a_command_runs(running: bool) -> None:
         signal.signal(signal.SIGINT, handlers[running])
 
 
+@contextmanager
+def cleaned_up() -> Iterator[None]:
+    """Let SIGTERM end a command by an exception, so that it removes what it has half written."""
+    before = signal.signal(signal.SIGTERM, _terminated)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def repeat_interrupt(lost: Any) -> None:
     """For `sys.unraisablehook`: a KeyboardInterrupt that is raised while Python runs a callback of
     its own, such as one of its import locks, is printed and lost. It comes again instead."""
@@ -86,6 +99,10 @@ def repeat_interrupt(lost: Any) -> None:
         _thread.interrupt_main()
 
     _thread.start_new_thread(again, ())
+
+
+def _terminated(*_: Any) -> None:
+    raise SystemExit(TERMINATED)
 
 
 def _end(*_: Any) -> None:

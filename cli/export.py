@@ -6,7 +6,7 @@ from pathlib import Path
 
 import spacelite
 
-from . import console
+from . import cleaned_up, console
 from .options import CACHE_DIR
 
 
@@ -30,7 +30,8 @@ def export(
         quantize: int8: round the weights of the graph, and measure what that costs.
     """
     arguments = locals()
-    exported = console.call(spacelite.load_run(run, cache_dir).export, arguments)
+    with cleaned_up():
+        exported = console.call(spacelite.load_run(run, cache_dir).export, arguments)
     if as_json:
         console.print_json(exported.as_json())
     else:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import spacelite
 
-from . import console
+from . import cleaned_up, console
 from .options import CACHE_DIR
 
 
@@ -30,7 +30,8 @@ def push(
         dry_run: Only show which files would go, and how large they are.
     """
     arguments = locals()
-    pushed = console.call(spacelite.load_run(run, cache_dir).push, arguments)
+    with cleaned_up():
+        pushed = console.call(spacelite.load_run(run, cache_dir).push, arguments)
     if as_json:
         console.print_json(pushed.as_json())
     else:
@@ -52,7 +53,8 @@ def pull(
         revision: A commit, branch or tag of it. [default: the newest]
         name: A name for the run. [default: the one that it was given, if no run here has it]
     """
-    run = spacelite.pull(repository, revision=revision, name=name, cache_dir=cache_dir)
+    with cleaned_up():
+        run = spacelite.pull(repository, revision=revision, name=name, cache_dir=cache_dir)
     if as_json:
         console.print_json({"id": run.id, "name": run.name, "path": str(run.run.folder)})
         return

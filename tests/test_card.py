@@ -3,16 +3,18 @@
 import json
 import re
 import shlex
+import shutil
 
 import numpy as np
 import pytest
-from conftest import embed, texts, write_dataset
+from conftest import embed, refusal, texts, write_dataset
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 from sklearn.metrics import f1_score, log_loss
 from statsmodels.stats.proportion import proportion_confint
 
 import spacelite
+from spacelite import files
 from spacelite.export.card import embed_command, train_command
 from spacelite.metrics import significance
 from spacelite.metrics.predictions import Predictions
@@ -23,6 +25,7 @@ ODD = (
     "a|b\\c",
     "<img src=x onerror=alert(1)>",
     "日本: #5 [x](y)",
+    "https://example.org/a www.example.org b@example.org",
     "`code` *b* \x1b[31m",
 )
 
@@ -155,7 +158,8 @@ def test_the_commands_make_the_same_run_again(trained):
 
     assert {run.record.head.kind for run in trained} == {"space", "linear", "logreg", "tfidf"}
     for run in trained:
-        words = shlex.split(train_command(run.record))[1:]
+        command = train_command(run.record)
+        words = shlex.split(command.replace("CACHE", run.record.cache))[1:]
         done = CliRunner().invoke(
             app, [*words, "--cache-dir", str(run.cache_dir), "--fresh", "--json"]
         )
@@ -165,6 +169,52 @@ def test_the_commands_make_the_same_run_again(trained):
     assert embed_command(trained[0].record) == (
         "spacelite embed --dataset films --backbone tiny-bert --max-length 20 --dtype float32"
     )
+
+
+def test_the_card_says_what_its_commands_leave_open(trained, tmp_path):
+    card = card_of(trained[0], tmp_path / "out")
+    assert "How the data were read is not recorded in full" in card
+    assert trained[0].record.cache not in card and "--cache CACHE" in card
+
+
+def test_sentences_on_decisions(trained):
+    from dataclasses import replace
+
+    from spacelite.export.card import decision
+
+    record = trained[0].record
+    assert decision(record) == "A text gets its most probable label."
+    two = replace(record, label_names=("no", "yes"), thresholds={"yes": 0.25})
+    assert decision(two) == (
+        "A text gets the label yes if its probability is above 0.2500, and else no."
+    )
+    several = replace(record, task=MULTI_LABEL)
+    assert decision(several) == "A text gets each label whose probability is above one half."
+    several = replace(several, thresholds={"a": 0.25, "b": 0.5})
+    assert decision(several).endswith("above its threshold: a 0.2500, b 0.5000.")
+
+
+def test_damaged_predictions_are_not_taken_for_missing_ones(trained, tmp_path, caplog):
+    """A damaged file is refused as `runs verify` does; one that an older version did not write is
+    said, once."""
+    folder = tmp_path / "runs" / trained[0].id
+    shutil.copytree(trained[0].run.folder, folder)
+    run = spacelite.load_run(folder)
+    assert run.run.problems() == []
+    (folder / "predictions.npz").write_bytes(b"PK nothing")
+    (problem,) = run.run.problems()
+    message = refusal(run.export, "safetensors", tmp_path / "out", progress=False)
+    assert message == problem and "predictions.npz is damaged" in message
+    assert not (tmp_path / "out").exists()
+
+    record = files.read_json(folder / "run.json")
+    del record["checksums"]["predictions.npz"]
+    files.write_json(folder / "run.json", record)
+    (folder / "predictions.npz").unlink()
+    caplog.clear()
+    done = spacelite.load_run(folder).export("safetensors", tmp_path / "out", progress=False)
+    assert str(done).count("has no predictions.npz") == 1 and caplog.text == ""
+    assert "figures by label are not known" in (done.path / "README.md").read_text()
 
 
 def test_whatever_labels_hold_is_shown_and_not_obeyed(tmp_path, bert):
@@ -186,6 +236,7 @@ def test_whatever_labels_hold_is_shown_and_not_obeyed(tmp_path, bert):
     assert "\x1b" not in card
     parsed = ModelCard(card, ignore_metadata_errors=False)
     assert parsed.data.eval_results[0].dataset_name == "odd|data"
+    assert "https\\://example.org/a www\\.example.org b\\@example.org" in card
     html = MarkdownIt("commonmark", {"html": True}).enable("table").render(card)
     assert "<img" not in html and "<a " not in html and "<em>" not in html
     shown = [name.replace("\x1b", r"\x1b") for name in sorted(ODD)]

@@ -315,6 +315,72 @@ def test_names_from_elsewhere_do_no_harm(runs, hub, tmp_path, capsys):
     assert "\x1b" not in refusal(spacelite.pull, "owner/bad\x1b[31m", cache_dir=tmp_path)
 
 
+def test_a_backbone_that_was_a_local_folder_is_said_to_be_needed(runs, hub):
+    run = runs[0]
+    version = run.record.spec.backbone_version
+    assert version.startswith("sha256:")
+    shown = run.push("owner/name", dry_run=True, progress=False)
+    needed = f"needs the files of that folder ({version})"
+    assert "the backbone tiny-bert was a local folder" in str(shown) and needed in str(shown)
+    card = pushed(run, hub)["README.md"].decode()
+    assert needed in card and f"spacelite predict {run.id} --backbone FOLDER 'a text'" in card
+
+
+def test_a_backbone_that_is_not_read_is_refused(runs, hub, bert, tmp_path):
+    message = refusal(
+        runs[0].export, "safetensors", tmp_path / "out", backbone=bert, progress=False
+    )
+    assert f"backbone={bert} has no effect on to=safetensors" in message
+    message = refusal(runs[0].push, "owner/name", backbone=bert, progress=False)
+    assert f"backbone={bert} has no effect on form=safetensors" in message
+    assert not (tmp_path / "out").exists() and hub.repositories == {}
+
+
+def test_folders_of_exports_are_not_taken_for_names_of_runs(runs, tmp_path, bert, monkeypatch):
+    from spacelite_cli.app import app
+    from typer.testing import CliRunner
+
+    monkeypatch.chdir(tmp_path)
+    cache_dir = str(runs[0].cache_dir)
+    runs[2].export("onnx", "small", backbone=bert, progress=False)
+    runs[0].export("transformers", "model", backbone=bert, progress=False)
+    for name in ("small", str(tmp_path / "small")):
+        message = refusal(spacelite.load_run, name, cache_dir)
+        assert f"{name} is an export of the form onnx, and no run" in message
+        assert f"python {name}/classify.py" in message and f"({runs[2].id})" in message
+    for command in (["predict", "model", "a"], ["serve", "model"], ["explain", "model", "a"]):
+        done = CliRunner().invoke(app, [*command, "--cache-dir", cache_dir])
+        assert done.exit_code == 1
+        assert "model is an export of the form transformers, and no run: load it" in done.stderr
+    Path("small/verified.json").unlink()
+    assert "form onnx, and no run" in refusal(spacelite.load_run, "small", cache_dir)
+
+
+def test_a_terminated_export_leaves_nothing_behind(runs, tmp_path, monkeypatch):
+    import os
+    import signal
+
+    from spacelite_cli.app import app
+    from typer.testing import CliRunner
+
+    from spacelite.export.export import FORMS
+
+    before = signal.getsignal(signal.SIGTERM)
+
+    def write(self, source, folder):
+        assert signal.getsignal(signal.SIGTERM) != before  # else the tests would end here
+        (folder / "part").touch()
+        os.kill(os.getpid(), signal.SIGTERM)
+        return []
+
+    monkeypatch.setattr(type(FORMS["safetensors"]), "write", write)
+    given = ["best", "--to", "safetensors", "--cache-dir", str(runs[0].cache_dir)]
+    done = CliRunner().invoke(app, ["export", *given, "--out", str(tmp_path / "out")])
+    assert done.exit_code == 143
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
 def test_the_commands_push_and_pull(runs, hub, tmp_path, capsys):
     from spacelite_cli.app import app
     from typer.testing import CliRunner

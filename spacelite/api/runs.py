@@ -477,7 +477,7 @@ class TrainedRun:
             out: The folder to write, which must not exist.
             quantize: `int8` to round the weights of an ONNX graph: what that costs is measured on
                 the test split.
-            backbone: Folder of the run's backbone, if it was a local one.
+            backbone: Folder of the run's backbone, if it was a local one; not of `safetensors`.
             progress: True for bars, False for none, or a function called with (phase, done, total).
 
         Returns:
@@ -491,7 +491,8 @@ class TrainedRun:
         with reporting(progress) as on_progress:
             return export_run(
                 self.run, to, files.absolute(Path(out)), cache_dir=self.cache_dir,
-                quantize=quantize, backbone=self._backbone(backbone), on_progress=on_progress,
+                quantize=quantize, backbone=None if backbone is None else str(backbone),
+                known_backbone=self.backbone, on_progress=on_progress,
             )  # fmt: skip
 
     @checked(repository=REPOSITORY, form=NAME)
@@ -526,8 +527,8 @@ class TrainedRun:
         with reporting(progress) as on_progress:
             return sharing.push(
                 self.run, repository, form=form, private=private, dry_run=dry_run,
-                cache_dir=self.cache_dir, backbone=self._backbone(backbone),
-                on_progress=on_progress,
+                cache_dir=self.cache_dir, backbone=None if backbone is None else str(backbone),
+                known_backbone=self.backbone, on_progress=on_progress,
             )  # fmt: skip
 
     @checked(cache=CACHE, labels=LABELS, against=NAME)

@@ -106,7 +106,7 @@ def model_card(
     title = f"{record.system} on {record.spec.backbone}, for {record.spec.dataset}"
     before: list[Block] = [Paragraph(summary(run)), Heading(1, "How to use it")]
     after: list[Block] = [
-        Paragraph(f"{sentence(comparison)}{decision(record)}"),
+        Paragraph(f"{sentence(comparison)} {decision(record)}"),
         Heading(1, "How good it is"),
         Paragraph(about_figures(shown, predictions)),
         figures(shown, predictions),
@@ -119,7 +119,7 @@ def model_card(
         Bullets(limits(run, cache_dir)),
         Heading(1, "How it was made"),
         Bullets(choices(run)),
-        Paragraph("These commands make it again, from the same data:"),
+        Paragraph(about_commands(record)),
     ]
     parts = [
         f"---\n{front_matter(shown, form)}---",
@@ -221,14 +221,18 @@ def summary(run: Run) -> str:
 
 def decision(record: RunRecord) -> str:
     """How a label is decided on, as a sentence."""
-    if not record.thresholds:
-        usual = "each label above one half" if record.task is MULTI_LABEL else "the most probable"
-        return f" Given is {usual}."
-    limits = ", ".join(
-        f"{visible_name(name)} above {decimals(value, 4)}"
-        for name, value in record.thresholds.items()
-    )
-    return f" Given is: {limits}."
+    several = record.task is MULTI_LABEL
+    limits = [(visible_name(name), decimals(value, 4)) for name, value in record.thresholds.items()]
+    if not limits:
+        if several:
+            return "A text gets each label whose probability is above one half."
+        return "A text gets its most probable label."
+    if several:
+        listed = ", ".join(f"{name} {value}" for name, value in limits)
+        return f"A text gets each label whose probability is above its threshold: {listed}."
+    ((name, value),) = limits
+    (other,) = (visible_name(of) for of in record.label_names if of not in record.thresholds)
+    return f"A text gets the label {name} if its probability is above {value}, and else {other}."
 
 
 def figures(run: Run, predictions: Predictions | None) -> Table:
@@ -343,14 +347,15 @@ def details(run: Run, cache_dir: Path) -> list[Block]:
         for values in (calibration.confidence, calibration.accuracy)
     )
     how = "too high" if sure > right else "too low"
+    what = "decisions for or against a label" if run.record.task is MULTI_LABEL else "given labels"
     return [
         Heading(2, "By label"),
         *(replace(table, caption=CAPTIONS[table.kind]) for table in reversed(tables)),
         Heading(2, "How far probabilities can be trusted"),
         Paragraph(
-            f"The expected calibration error, in 15 bins, is {decimals(calibration.own_error, 4)}: "
-            f"what it gives has a probability of {decimals(sure, 4)} on average and is right in "
-            f"{decimals(right, 4)} of all cases, so that probabilities are on average {how}."
+            f"On average, {what} have a probability of {decimals(sure, 4)}. The share of them that "
+            f"is right is {decimals(right, 4)}: probabilities are {how} on average. The expected "
+            f"calibration error, in 15 bins, is {decimals(calibration.own_error, 4)}."
         ),
     ]
 
@@ -543,8 +548,19 @@ def choices(run: Run) -> list[str]:
     return sentences
 
 
+def about_commands(record: RunRecord) -> str:
+    """What the commands leave open."""
+    if record.spec.is_imported:
+        return "Its settings, as options of the command (CACHE is the cache of the import):"
+    return (
+        "Its settings, as options of the commands (CACHE is the cache that the first one writes). "
+        "How the data were read is not recorded in full: options such as columns, fractions and "
+        "separators have to be the same as then. Local folders and files stand here by their names:"
+    )
+
+
 def embed_command(record: RunRecord) -> str:
-    """The command that embeds the data of a run, as far as its record says; "" if they were
+    """The command that embeds data as those of a run, as far as its record says; "" if they were
     imported. A folder of data or of a backbone stands in it by its name."""
     spec = record.spec
     if spec.is_imported:
@@ -577,8 +593,8 @@ def embed_command(record: RunRecord) -> str:
 
 
 def train_command(record: RunRecord) -> str:
-    """The command that trains a head of the same settings, and so with the same id."""
-    given: dict[str, Any] = {"cache": record.cache, "head": record.head.kind}
+    """The command that trains a head of the same settings, and so with the same id, on CACHE."""
+    given: dict[str, Any] = {"cache": "CACHE", "head": record.head.kind}
     training: list[Any] = [record.training]
     for config in (record.head, *training):
         values = settings.effective(config)

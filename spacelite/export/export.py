@@ -29,7 +29,7 @@ from spacelite.metrics.significance import (
     resampled_mean,
 )
 from spacelite.progress import OnProgress
-from spacelite.runs.store import Run, find_cache
+from spacelite.runs.store import EXPORTED, PREDICTIONS, Run, find_cache
 from spacelite.settings import one_of, optional, require
 from spacelite.tasks import SINGLE_LABEL
 from spacelite.types import Array
@@ -42,7 +42,6 @@ FORMS: dict[str, Form] = {
 }
 
 FORMAT = 1  # of verified.json
-VERIFIED = "verified.json"
 COMPARED = 200  # texts
 SPLITS = ("test", "validation")  # whose texts are compared: those of the first that is there
 LIBRARIES = ("torch", "transformers", "tokenizers", "numpy", "onnx", "onnxruntime")
@@ -138,21 +137,30 @@ def export(
     cache_dir: Path | None = None,
     quantize: str | None = None,
     backbone: str | None = None,
+    known_backbone: str | None = None,
     repository: str | None = None,
     on_progress: OnProgress = lambda phase, done, total: None,
 ) -> Exported:
     """Write a run in a form of FORMS to a new folder `out`, once it has the probabilities that
     `predict` gives; with `quantize`, which costs accuracy, once it was measured how much. The model
-    card shows how it is used from there, or from a `repository` of the hub.
+    card shows how it is used from there, or from a `repository` of the hub. `known_backbone` is
+    the folder of the backbone if no other was given.
 
-    Raises SpaceliteError if there is no such form, the run cannot take it, a package or the run's
-    backbone or texts are missing, `out` exists or cannot be written, or probabilities differ.
+    Raises SpaceliteError if there is no such form, the run is damaged or cannot take it, a package
+    or the run's backbone or texts are missing, `out` exists or cannot be written, or probabilities
+    differ.
     """
     require("to", to, one_of(*FORMS))
     form = FORMS[to]
     if quantize is not None and not form.quantizations:
         raise SpaceliteError(f"quantize={quantize} has no effect on to={to}", ["quantize", "to"])
     require("quantize", quantize, optional(one_of(*form.quantizations)))
+    if backbone is not None and form.is_copy:
+        raise SpaceliteError(
+            f"backbone={backbone} has no effect on to={to}, which does not read the backbone: "
+            "leave it out",
+            ["backbone", "to"],
+        )
     run.require()
     if quantize is not None and run.head.reads_only_ids:
         raise SpaceliteError(
@@ -165,13 +173,16 @@ def export(
     form.require(run)
     if out.exists() or out.is_symlink():
         raise SpaceliteError(f"{out} exists: give another folder, or delete it", ["out"])
+    if problems := run.problems():
+        raise SpaceliteError(problems[0])
     real = None if form.is_copy else RealTexts.of(run, cache_dir or run.folder.parent.parent)
-    source = Source(run, backbone, [] if real is None else real.some(), on_progress)
+    some = [] if real is None else real.some()
+    source = Source(run, backbone or known_backbone, some, on_progress)
     if real is not None:
         _ = source.expected  # before anything is written
     with files.writing(out, "; choose another folder"), files.atomic_folder(out) as folder:
         on_progress("export", 0, 2)
-        notes = form.write(source, folder)
+        notes = [*form.write(source, folder), *missing_notes(run, quantize)]
         exported, rounded = Exported(out, to, {}, 0.0, 0, "", 0, tuple(notes)), None
         if real is not None:
             on_progress("export", 1, 2)
@@ -184,7 +195,7 @@ def export(
         runs = cache_dir or run.folder.parent.parent
         card = model_card(run, form, exported.measured, use, runs, rounded)
         (folder / CARD).write_text(card, "utf-8")
-        write_verified(folder / VERIFIED, exported, run, quantize)
+        write_verified(folder / EXPORTED, exported, run, quantize)
         sizes = {
             path.relative_to(folder).as_posix(): path.stat().st_size
             for path in sorted(folder.rglob("*"))
@@ -232,6 +243,17 @@ def with_cost(
         cost=cost,
     )
     return exported, RoundedRun.of(run, real.split, predictions, all_scores(predictions, run))
+
+
+def missing_notes(run: Run, quantize: str | None) -> list[str]:
+    """That the card lacks what is computed from predictions, if they were not saved; those of
+    rounded weights are at hand."""
+    if quantize is not None or run.predictions() is not None:
+        return []
+    return [
+        f"run {run.id} has no {PREDICTIONS}, as an older version saved it: its card has no "
+        "intervals and no figures by label"
+    ]
 
 
 def precision_notes(source: Source) -> list[str]:

@@ -16,11 +16,11 @@ from typing import Any
 from spacelite import files, hub
 from spacelite.backbones.files import weight_files
 from spacelite.errors import SpaceliteError
-from spacelite.export.export import VERIFIED, export
+from spacelite.export.export import export
 from spacelite.inference.prediction import backbone_files
 from spacelite.progress import OnProgress
 from spacelite.runs import store
-from spacelite.runs.store import HISTORY, PARAMETERS, PREDICTIONS, RECORD, Run
+from spacelite.runs.store import EXPORTED, HISTORY, PARAMETERS, PREDICTIONS, RECORD, Run
 from spacelite.visible import visible_name
 
 FORM = "safetensors"  # that is pushed unless another is asked for
@@ -97,6 +97,7 @@ def push(
     dry_run: bool = False,
     cache_dir: Path | None = None,
     backbone: str | None = None,
+    known_backbone: str | None = None,
     on_progress: OnProgress = lambda phase, done, total: None,
 ) -> Pushed:
     """Push a run in a form of export, with its model card, to the repository `name`, which is
@@ -110,6 +111,7 @@ def push(
                 Path(temporary) / "export",
                 cache_dir=cache_dir,
                 backbone=backbone,
+                known_backbone=known_backbone,
                 on_progress=on_progress,
                 repository=name,
             )
@@ -183,7 +185,7 @@ def _require_run(name: str, found: hub.Repository) -> None:
     """Raise SpaceliteError unless a repository holds the files of a run, none of them too large."""
     if missing := [file for file in NEEDED if file not in found.sizes]:
         what = f"it lacks {', '.join(missing)}"
-        if VERIFIED in found.sizes and RECORD in missing:
+        if EXPORTED in found.sizes and RECORD in missing:
             raise SpaceliteError(
                 f"{name} holds a run in a form for other programs, which cannot be pulled: fetch "
                 f"it with `hf download {name}`, or push the run with form={FORM}",

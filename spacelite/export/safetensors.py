@@ -13,8 +13,10 @@ from typing_extensions import override
 
 from spacelite import files
 from spacelite.errors import SpaceliteError
+from spacelite.export.card import base_model, sentence
 from spacelite.export.form import Form, Source
 from spacelite.metrics import predictions
+from spacelite.reports.render.markup import Markdown
 from spacelite.runs import store
 from spacelite.runs.store import HISTORY, PARAMETERS, PREDICTIONS, RECORD, Run
 from spacelite.types import Array
@@ -42,27 +44,41 @@ class SafetensorsForm(Form):
         write(source.run, folder)
         if not is_the_same(source.run, folder):
             raise SpaceliteError(f"run {source.run.id} was changed while it was read: try again")
-        return []
+        return needs_folder(source.run)
 
     @override
     def use(self, run: Run, name: str, folder: Path) -> str:
-        quoted = shlex.quote(visible_name(name))
-        load = f"spacelite predict {quoted} 'a text'"
-        if "/" in name:  # a repository
-            load = f"spacelite pull {quoted}\nspacelite predict {run.id} 'a text'"
-        return f"```bash\npip install spacelite\n{load}\n```"
+        quoted, needed = shlex.quote(visible_name(name)), needs_folder(run)
+        fetched = "/" in name  # from a repository
+        named = run.id if fetched else quoted
+        load = f"spacelite predict {named} 'a text'"
+        if needed:
+            load = f"spacelite predict {named} --backbone FOLDER 'a text'"
+        if fetched:
+            load = f"spacelite pull {quoted}\n{load}"
+        code = f"```bash\npip install spacelite\n{load}\n```"
+        return "\n\n".join([code, *map(Markdown().escaped, map(sentence, needed))])
 
     @override
     def probabilities(self, source: Source, folder: Path, texts: Sequence[str]) -> Array:
         return source.expected  # of the same head
 
 
+def needs_folder(run: Run) -> list[str]:
+    """That whoever has the head needs the files of its backbone too, if that was a local folder."""
+    spec = run.record.spec
+    if base_model(spec) is not None:
+        return []
+    return [
+        f"the backbone {visible_name(spec.backbone)} was a local folder and is not in this form: "
+        f"whoever uses the run needs the files of that folder ({spec.backbone_version}), and names "
+        "it in each prediction"
+    ]
+
+
 def write(run: Run, folder: Path) -> None:
     """Write a run's files into an empty folder, without what is about this machine or names files
-    of the data: folders, and where each predicted example comes from. Raises OSError, and
-    SpaceliteError if the run is damaged."""
-    if problems := run.problems():
-        raise SpaceliteError(problems[0])
+    of the data: folders, and where each predicted example comes from. Raises OSError."""
     contents = {name: files.read_bytes(run.folder / name) for name in (PARAMETERS, HISTORY)}
     checksums = {name: files.write_bytes(folder / name, whole) for name, whole in contents.items()}
     splits = [split for split in run.record.metrics if split != "train"]

@@ -277,7 +277,7 @@ class TransformersForm(Form):
         model.save_pretrained(folder)
         shutil.copyfile(Path(__file__).with_name(CODE), folder / CODE)
         dtype = source.run.record.spec.dtype
-        why = "no class of transformers computes the same"
+        why = "transformers has no class that computes what this run does"
         if stock(source.run, source) is not None:
             why = (
                 f"no class of transformers rounds hidden states to {dtype}, as they were stored: "

@@ -49,6 +49,7 @@ log = logging.getLogger(__name__)
 
 RECORD, HISTORY, PARAMETERS = "run.json", "history.json", "head.safetensors"
 PREDICTIONS = "predictions.npz"
+EXPORTED, CLASSIFIER = "verified.json", "classifier.json"  # in exports, which may be no run
 REDUCTION = "reduction."  # begins the names of what hidden states are reduced by, in PARAMETERS
 TRANSFERS = "transfer"  # subfolder of a run: evaluations on other data sets
 RUN_FILES = (RECORD, HISTORY, PARAMETERS, PREDICTIONS, TRANSFERS)
@@ -706,6 +707,8 @@ def folder_of(cache_dir: Path, name: str) -> Path:
     path = Path(name)
     if not exact and (path / RECORD).is_file():
         return path
+    if not exact and path.is_dir():
+        _require_no_export(path)
     if not exact and ("/" in name or path.is_absolute()):
         if path.is_dir():
             raise SpaceliteError(
@@ -728,6 +731,29 @@ def folder_of(cache_dir: Path, name: str) -> Path:
             "runs list shows all)"
         )
     raise SpaceliteError(f"there is no run {name!r} in {runs}, which holds {_listed(ids, named)}")
+
+
+def _require_no_export(folder: Path) -> None:
+    """Raise SpaceliteError, with what can be done, if a folder is an export in a form that is no
+    run."""
+    try:
+        content = files.read_json(folder / EXPORTED)
+        form, run = str(content["form"]), str(content["run"])
+    except (*UNREADABLE, LookupError, TypeError):
+        if not (folder / CLASSIFIER).is_file():
+            return
+        form, run = "onnx", ""
+    ways = f"load it with the library {form}"
+    if form == "onnx":
+        ways = (
+            f"classify with python {folder / 'classify.py'}, or answer requests with spacelite "
+            f"serve {folder}"
+        )
+    which = f" ({run})" if run else ""
+    raise SpaceliteError(
+        f"{folder} is an export of the form {form}, and no run: {ways}; for everything else name "
+        f"the run that it was made of{which}"
+    )
 
 
 def no_run(cache_dir: Path) -> SpaceliteError:

@@ -3,6 +3,7 @@ markdown, plain text, LaTeX, and a piece of HTML for notebooks."""
 
 from __future__ import annotations
 
+import re
 import textwrap
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
@@ -14,6 +15,9 @@ from spacelite.document import Block, Bullets, Cell, Heading, Line, Mistakes, Pa
 from spacelite.inference.explanation import Marked, marked
 from spacelite.reports.analysis.examples import Mistake
 from spacelite.visible import visible
+
+# What GitHub makes a link of by itself: the end of what begins an address, or the place before @.
+ADDRESS = re.compile(r"(?:https?|ftp|mailto|xmpp)(?=:)|www(?=\.)|(?=@)", re.IGNORECASE)
 
 
 class Markup(ABC):
@@ -97,7 +101,7 @@ class Markdown(Markup):
         """Text that stays within its line and cell and is shown literally."""
         for character in "\\|<>*_`[]#~&$":
             text = text.replace(character, "\\" + character)
-        return " ".join(text.split())
+        return " ".join(ADDRESS.sub(r"\g<0>\\", text).split())
 
     def heading(self, level: int, text: str) -> str:
         """One level below the title."""
