@@ -164,10 +164,10 @@ def test_whatever_files_say_a_plain_one_is_the_same(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.minilm
-def test_minilm_reads_all_real_texts_alike(real_data):
+def test_minilm_reads_real_texts_alike(real_data):
     from spacelite.backbones.files import locate
 
     for name in ("hatexplain", "imdb"):
         splits = loading.read(str(real_data / name), limit=None).splits.values()
-        sample = [text for split in splits for text in split.texts][:25_000]
+        sample = [text for split in splits for text in split.texts][::7]
         assert same(locate("minilm").folder, sample)
