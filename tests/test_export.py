@@ -467,6 +467,7 @@ def test_the_card_of_rounded_weights_has_their_own_figures(best, data, tmp_path,
         "CE": log_loss(labels, given, labels=[0, 1, 2]),
         "AUROC": roc_auc_score(labels, given, multi_class="ovr"),
     }
+    assert "On the 20 examples of test, rounding the weights changed accuracy: " in card
     figures, by_label, counts, beside = tables(card)
     cells = {row[0]: row[1:] for row in figures}
     assert cells["Metric"] == ["Value", "95% interval", "Before rounding"]

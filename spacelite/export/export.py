@@ -12,6 +12,7 @@ import numpy as np
 from spacelite import files
 from spacelite.cache import texts
 from spacelite.cache.store import Cache
+from spacelite.document import with_sign
 from spacelite.errors import SpaceliteError
 from spacelite.export.card import CARD, RoundedRun, cross_entropies, model_card
 from spacelite.export.form import TOLERANCE, Form, Source, largest, version
@@ -61,8 +62,8 @@ class Cost:
         """The metrics before and after, a line for each."""
         lines = [
             f"{METRICS[name].in_words}: {self.before[name]:.4f} -> {self.after[name]:.4f} "
-            f"(difference {difference.value:+.4f}, 95% interval {difference.interval[0]:+.4f} to "
-            f"{difference.interval[1]:+.4f})"
+            f"(difference {with_sign(difference.value, 4)}, 95% interval "
+            f"{' to '.join(with_sign(end, 4) for end in difference.interval)})"
             for name, difference in self.differences.items()
         ]
         return "\n".join([f"cost on {self.examples:,} examples of {self.split}:", *lines])
@@ -111,9 +112,13 @@ class Exported:
     @property
     def measured(self) -> str:
         """What was compared, with the cost of rounded weights, in one line."""
-        about, *differences = str(self.cost or "").splitlines() or [""]
-        cost = f". With rounded weights, {about} {'; '.join(differences)}" if about else ""
-        return f"{self.comparison}{cost}"
+        if self.cost is None:
+            return self.comparison
+        _, *differences = str(self.cost).splitlines()
+        return (
+            f"{self.comparison}. On the {self.cost.examples:,} examples of {self.cost.split}, "
+            f"rounding the weights changed {'; '.join(differences)}"
+        )
 
     def as_json(self) -> dict[str, Any]:
         """What `export --json` prints."""
