@@ -78,11 +78,13 @@ print(json.dumps(result))
 """
 
 
-def loaded(exports: dict, several: dict | None = None, home: Path | None = None) -> dict:
-    """What the libraries give for SAMPLE from folders -> their forms, in a process without
+def loaded(
+    exports: dict, several: dict | None = None, home: Path | None = None, sample=SAMPLE
+) -> dict:
+    """What the libraries give for texts from folders -> their forms, in a process without
     spacelite."""
     wanted = {
-        "texts": SAMPLE,
+        "texts": sample,
         "folders": {str(folder): form for folder, form in exports.items()},
         "own": {str(folder): (folder / "modeling_spacelite.py").exists() for folder in exports},
         "several": {str(folder): bool((several or {}).get(folder)) for folder in exports},
@@ -128,7 +130,7 @@ def trained(kind: str, folder: Path, data: Path, heads, dtype: str = "float32", 
     ]
 
 
-def beside_predict(groups, forms, folder):
+def beside_predict(groups, forms, folder, sample=SAMPLE):
     """Export the runs of each (folder of a backbone, runs) in forms, and load all back. For each
     (system, form): what was loaded, whose probabilities are those of `predict`; or why it was
     refused."""
@@ -147,9 +149,9 @@ def beside_predict(groups, forms, folder):
                 exports[out], of[out] = form, (run, where)
     several = {out: run.record.task.label_dimensions > 1 for out, (run, _) in of.items()}
     result = {}
-    for out, given in loaded(exports, several, folder).items():
+    for out, given in loaded(exports, several, folder, sample).items():
         form, (run, where) = exports[out], of[out]
-        expected = run.predict(SAMPLE, backbone=where, device="cpu", progress=False).probabilities
+        expected = run.predict(sample, backbone=where, device="cpu", progress=False).probabilities
         assert tuple(given["labels"]) == run.labels
         assert given["thresholds"] == run.record.thresholds
         # Means of layers are stored as float16, whatever hidden states are.
@@ -314,6 +316,24 @@ def test_backbones_of_many_kinds(kind, tmp_path, reviews):
     expected = {f"linear ({ends})": name} if kind in both | one else {}
     expected |= {f"mlp ({ends})": name} if kind in both else {}
     assert stock == expected
+
+
+@pytest.mark.slow
+@pytest.mark.minilm
+def test_minilm_on_real_texts(tmp_path, real_data):
+    cache = spacelite.embed(
+        str(real_data / "hatexplain"), backbone="minilm", cache_dir=tmp_path / "cache", limit=200,
+        dtype="float32", device="cpu", progress=False,
+    )  # fmt: skip
+    options = {"baselines": False, "progress": False, "epochs": 3}
+    runs = [
+        *spacelite.train(cache, head=["space", "linear"], **options),
+        *spacelite.train(cache, head="additive", blocks="layers+ngrams+space", **options),
+    ]
+    sample = [*cache["test"].texts][:200] + SAMPLE[6:]
+    assert len(sample) > 200
+    given, refused = beside_predict([(None, runs)], FORMS, tmp_path, sample)
+    assert len(given) == 5 and len(refused) == 1  # n-grams have no stock module
 
 
 @pytest.mark.slow
