@@ -43,10 +43,6 @@ from spacelite.data.columns import Reading
 from spacelite.data.readers import TextRows, open_texts
 from spacelite.data.splits import TextDataset
 from spacelite.errors import SpaceliteError
-from spacelite.export import hub as sharing
-from spacelite.export.export import Exported
-from spacelite.export.export import export as export_run
-from spacelite.export.hub import Pushed
 from spacelite.inference import explanation, prediction
 from spacelite.progress import Progress, reporting
 from spacelite.reports.analysis import content
@@ -60,6 +56,9 @@ from spacelite.settings import among
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from spacelite.export.export import Exported
+    from spacelite.export.hub import Pushed
 
 log = logging.getLogger(__name__)
 
@@ -488,8 +487,10 @@ class TrainedRun:
                 backbone or texts are missing, `out` exists or cannot be written, or the form
                 does not give what `predict` gives.
         """
+        from spacelite.export.export import export
+
         with reporting(progress) as on_progress:
-            return export_run(
+            return export(
                 self.run, to, files.absolute(Path(out)), cache_dir=self.cache_dir,
                 quantize=quantize, backbone=None if backbone is None else str(backbone),
                 known_backbone=self.backbone, on_progress=on_progress,
@@ -500,7 +501,7 @@ class TrainedRun:
         self,
         repository: str,
         *,
-        form: str = sharing.FORM,
+        form: str = "safetensors",
         private: bool = False,
         dry_run: bool = False,
         backbone: str | Path | None = None,
@@ -524,8 +525,10 @@ class TrainedRun:
             SpaceliteError: As `export`; or there is no token for the hub, it may not write there,
                 or the hub cannot be reached.
         """
+        from spacelite.export import hub
+
         with reporting(progress) as on_progress:
-            return sharing.push(
+            return hub.push(
                 self.run, repository, form=form, private=private, dry_run=dry_run,
                 cache_dir=self.cache_dir, backbone=None if backbone is None else str(backbone),
                 known_backbone=self.backbone, on_progress=on_progress,
@@ -786,8 +789,10 @@ def pull(
         SpaceliteError: There is no such repository, it holds no run, a file of it was changed,
             another run has its id or the name, or the hub cannot be reached.
     """
+    from spacelite.export import hub
+
     folder = files.cache_folder(cache_dir)
-    pulled = sharing.pull(repository, folder, revision=revision, run_name=name)
+    pulled = hub.pull(repository, folder, revision=revision, run_name=name)
     for note in pulled.notes:
         log.info("run %s: %s", pulled.run.id, note)
     return TrainedRun(pulled.run, folder)

@@ -450,8 +450,8 @@ class TokenRows:
         """The token ids, (T,)."""
         return self.token_ids
 
-    def read_examples(self, first: int, last: int, into: Array | None = None) -> Array:
-        """Rows of texts first:last; `into` is ignored."""
+    def read_examples(self, first: int, last: int) -> Array:
+        """Rows of texts first:last."""
         return self.rows[self.offsets[first] : self.offsets[last]]
 
     def part(self, examples: Array) -> TokenRows:

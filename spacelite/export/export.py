@@ -180,7 +180,8 @@ def export(
         raise SpaceliteError(f"{out} exists: give another folder, or delete it", ["out"])
     if problems := run.problems():
         raise SpaceliteError(problems[0])
-    real = None if form.is_copy else RealTexts.of(run, cache_dir or run.folder.parent.parent)
+    runs = cache_dir or run.folder.parent.parent
+    real = None if form.is_copy else RealTexts.of(run, runs)
     some = [] if real is None else real.some()
     source = Source(run, backbone or known_backbone, some, on_progress)
     if real is not None:
@@ -197,7 +198,6 @@ def export(
             exported, rounded = with_cost(exported, form, source, real, folder)
         on_progress("export", 2, 2)
         use = form.use(run, repository or out.name, folder)
-        runs = cache_dir or run.folder.parent.parent
         card = model_card(run, form, exported.measured, use, runs, rounded)
         (folder / CARD).write_text(card, "utf-8")
         write_verified(folder / EXPORTED, exported, run, quantize)
