@@ -361,9 +361,14 @@ def details(run: Run, cache_dir: Path) -> list[Block]:
 
 
 def analysed(runs: Sequence[Run], cache_dir: Path) -> tuple[Group, Analysis]:
-    """The group that runs of one cache form on their own data, and its analysis."""
-    group = next(group for group in grouped(runs) if group.systems[0].transfers is None)
+    """The `own_group` of runs, and its analysis."""
+    group = own_group(runs)
     return group, analyse(cache_dir, group)
+
+
+def own_group(runs: Sequence[Run]) -> Group:
+    """The group that runs of one cache form on their own data."""
+    return next(group for group in grouped(runs) if group.systems[0].transfers is None)
 
 
 def baselines(run: Run, cache_dir: Path) -> list[Block]:
@@ -434,8 +439,7 @@ def data(run: Run, cache_dir: Path) -> list[str]:
             f"{len(few)} labels have fewer than {FEWEST} training examples: "
             f"{', '.join(map(visible_name, few[:MOST_LABELS]))}."
         )
-    group = next(group for group in grouped([run]) if group.systems[0].transfers is None)
-    return [*sentences, *data_notes(cache_dir, group)]
+    return [*sentences, *data_notes(cache_dir, own_group([run]))]
 
 
 def limits(run: Run, cache_dir: Path) -> list[str]:
@@ -476,14 +480,14 @@ def limits(run: Run, cache_dir: Path) -> list[str]:
 
 def long_texts(run: Run, cache_dir: Path) -> str:
     """How many training texts may have been cut off: `: 12 of 15,383 training texts ...`."""
+    if run.record.spec.padding != "none":
+        return ""
     try:
         with Cache(find_cache(run, cache_dir)) as cache:
             lengths = np.diff(cache.splits["train"].offsets)
     except SpaceliteError:
         return ""
     cut = int((lengths >= run.record.spec.cut_at).sum())
-    if run.record.spec.padding != "none":
-        return ""
     return f": {cut:,} of {len(lengths):,} training texts are as long or longer"
 
 
