@@ -31,6 +31,7 @@ def evaluate(
     rationales: str | None = None,
     rationales_as: str = "auto",
     against: str | None = None,
+    rationales_top: int | None = None,
     data_dir: Path | None = None,
     cache_dir: Path = CACHE_DIR,
     as_json: bool = False,
@@ -48,6 +49,8 @@ def evaluate(
             within the texts' words.
         against: The run's label that marked words speak against, such as normal. [default: they
             speak for the predicted label]
+        rationales_top K: Words that the F1s take, and that are removed or kept at once. [default:
+            as many as are marked on average]
     """
     arguments = locals()
 

@@ -11,7 +11,7 @@ import torch
 import transformers
 from conftest import WORDS, embed, refusal, train_and_save, write_dataset
 from safetensors.numpy import load_file
-from sklearn.metrics import average_precision_score
+from sklearn.metrics import auc, average_precision_score, precision_recall_curve
 from spacelite_cli.app import app
 from typer.testing import CliRunner
 
@@ -45,6 +45,8 @@ def test_figures_of_a_toy_post_by_hand():
     # Word 0 first: 1 of 1 is right. Then word 1: 1 of 2. Then words 3 and 4 at once: 2 of 4. Then
     # word 2: 3 of 5. A third of the marks is found at ranks 1, 4 and 5.
     assert metrics.average_precision(SHARES, MARKS) == pytest.approx((1 + 2 / 4 + 3 / 5) / 3)
+    # Straight lines from a precision of 1: between 1 and 1, 1/2 and 2/4, and 2/4 and 3/5.
+    assert metrics.auprc(SHARES, MARKS) == pytest.approx((1 + 1 / 2 + 11 / 20) / 3)
     chosen = metrics.top(SHARES, 3)
     assert chosen.tolist() == [True, True, False, True, False]  # of two equal words the first
     assert metrics.token_f1(chosen, MARKS) == pytest.approx(2 * 2 / (3 + 3))
@@ -64,6 +66,8 @@ def test_all_marked_all_equal_and_none_chosen():
     every = np.ones(4, bool)
     assert metrics.average_precision(np.array([3.0, 1, 2, 0]), every) == 1
     assert metrics.average_precision(np.zeros(4), mask(1, 0, 0, 0)) == 1 / 4
+    assert metrics.auprc(np.zeros(4), mask(1, 0, 0, 0)) == (1 + 1 / 4) / 2
+    assert metrics.auprc(np.array([3.0, 1, 2, 0]), every) == 1
     assert metrics.token_f1(metrics.top(np.zeros(4), 9), every) == 1  # fewer words than asked for
     assert metrics.span_matches(every, every) == (1, 1)
     assert metrics.span_matches(mask(0, 0), mask(1, 0)) == (0, 0)
@@ -71,7 +75,7 @@ def test_all_marked_all_equal_and_none_chosen():
 
 
 @pytest.mark.parametrize("values", [3, 1000])
-def test_average_precision_is_that_of_scikit_learn(values):
+def test_areas_are_those_of_scikit_learn(values):
     random = np.random.default_rng(0)
     for _ in range(200):
         marks = random.random(random.integers(1, 40)) < 0.4
@@ -80,6 +84,13 @@ def test_average_precision_is_that_of_scikit_learn(values):
         assert metrics.average_precision(scores, marks) == pytest.approx(
             average_precision_score(marks, scores)
         )
+        assert metrics.auprc(scores, marks) == pytest.approx(area(marks, scores))
+
+
+def area(marks, scores):
+    """AUPRC as ERASER's program computes it."""
+    precision, recall, _ = precision_recall_curve(marks, scores)
+    return auc(recall, precision)
 
 
 def test_intervals_are_those_of_the_bootstrap():
@@ -240,8 +251,8 @@ class Plain:
 
 
 def expected(plain, texts, marks, top, against=None):
-    """The five figures of texts with marks, with loops."""
-    rows, losses = [], []
+    """The figures of texts with marks, with loops."""
+    rows, losses, of_top = [], [], []
     for text, marked in zip(texts, marks, strict=True):
         if not marked.any():
             continue
@@ -260,6 +271,7 @@ def expected(plain, texts, marks, top, against=None):
         )  # fmt: skip
         rows.append(
             (
+                area(marked, scores),
                 average_precision_score(marked, scores),
                 f1,
                 hits / len(spans[0]),
@@ -269,15 +281,17 @@ def expected(plain, texts, marks, top, against=None):
         if len(words) == 1:
             continue
         order = sorted(range(len(words)), key=lambda at: -centred[at, label])
-        for percent in (1, 5, 10, 20, 50):
-            first = order[: max(1, math.ceil(round(len(words) * percent / 100, 9)))]
+        counts = [max(1, math.ceil(round(len(words) * of / 100, 9))) for of in (1, 5, 10, 20, 50)]
+        for count in (*counts, top):
+            first = order[: min(count, len(words) - 1)]
             without = " ".join(words[at] for at in range(len(words)) if at not in first)
             alone = " ".join(words[at] for at in sorted(first))
-            losses.append(
+            (losses if len(losses) < 5 * (len(of_top) + 1) else of_top).append(
                 [whole[label] - plain.probabilities(of)[label] for of in (without, alone)]
             )
-    precision, token, p, r = np.mean(rows, axis=0)
-    return [precision, token, 2 * p * r / (p + r), *np.mean(losses, axis=0)]
+    *others, p, r = np.mean(rows, axis=0)
+    faithful = np.concatenate([np.mean(losses, axis=0), np.mean(of_top, axis=0)])
+    return [*others, 2 * p * r / (p + r), *faithful]
 
 
 def groups(words):
@@ -323,6 +337,13 @@ def test_figures_are_those_of_plain_transformers(place, bert):
     texts, marks = ([of[at] for at in others] for of in (texts, marks))
     assert values == pytest.approx(expected(plain, texts, marks, top, against=1), abs=1e-5)
     assert against.of_against == SIZES["test"] - len(others)
+    of_five = run.evaluate(
+        str(marked), rationales="words", rationales_top=5, device="cpu", progress=False
+    ).rationales
+    texts, marks = posts(SIZES["test"], 1)
+    values = [of_five.figures["run"][name].value for name in FIGURES]
+    assert values == pytest.approx(expected(plain, texts, marks, 5), abs=1e-5)
+    assert (of_five.top, of_five.top_of) == (5, None)
 
 
 def test_words_shares_and_the_rest_are_the_logits(place, xlnet):
@@ -365,7 +386,7 @@ def test_baselines(place):
     ngrams, own = of_linear.rationales.figures["ngrams"], of_tfidf.rationales.figures["run"]
     assert [*of_tfidf.rationales.figures] == ["run", "random"]
     assert not any("n-grams" in of for of in of_tfidf.rationales.sentences)
-    for name in ("auprc", "token_f1", "iou_f1"):  # the words' order alone
+    for name in study.PLAUSIBILITY:  # the words' order alone
         assert ngrams[name] == own[name]
         assert (
             of_linear.rationales.figures["random"][name]
@@ -385,7 +406,7 @@ def test_the_command(place):
     assert shown.exit_code == 0, shown.output
     for part in (
         "Plausibility: do words agree", "AUPRC", "Token F1", "IoU F1", "Faithfulness: does the",
-        "Compr.", "Suff.", "this head", "n-grams", "random",
+        "Compr.", "Suff.", "this head", "Faithfulness of the first", "n-grams", "random",
         "15 texts of test with marks, read as spans of words; left out: 1 without marks.",
         "speak for the predicted label", "as many as are marked on average in validation",
         "Left out: 1 text of a single word.",
@@ -405,8 +426,9 @@ def test_the_command(place):
     assert "rationales" not in plain
     cached = cli("eval", runs["linear"], "--cache", plain["cache"], *common[4:], "--json")
     assert json.loads(cached.stdout)["rationales"] == content
-    said = cli(*common, "--against", "1").stdout
+    said = cli(*common, "--against", "1", "--rationales-top", "3").stdout
     assert "left out: 1 without marks, 5 of 1 itself" in said and "speak against 1" in said
+    assert "F1 is that of the first 3." in said and "as many as" not in said
 
 
 @pytest.mark.parametrize(
@@ -419,6 +441,8 @@ def test_the_command(place):
         (("--rationales", "words", "--rationales-as", "spans"), "--rationales-as spans: "),
         (("--rationales", "words", "--against", "4"), "--against 4: run"),
         (("--against", "1"), "--against 1 has no effect without --rationales"),
+        (("--rationales", "words", "--rationales-top", "0"), "--rationales-top 0: give a"),
+        (("--rationales-top", "5"), "--rationales-top 5 has no effect without --rationales"),
         (("--rationales-as", "mask"), "--rationales-as mask has no effect without --rationales"),
     ],
 )

@@ -22,7 +22,7 @@ from spacelite.metrics.predictions import Predictions
 from spacelite.runs import store
 from spacelite.runs.record import shown_split
 from spacelite.runs.store import Run
-from spacelite.settings import one_of, require
+from spacelite.settings import one_of, optional, require, whole_number
 from spacelite.studies import rationales as study
 from spacelite.studies.rationales import FORMS, Rationales
 from spacelite.types import Array
@@ -37,6 +37,7 @@ class Wish:
     given: Sequence[Any] | str  # the name of a column, or N marks
     form: str = "auto"
     against: int | None = None  # number of a label
+    top: int | None = None  # words; None: as many as are marked on average
 
     @classmethod
     def read(
@@ -45,13 +46,16 @@ class Wish:
         rationales: Sequence[Any] | str | None,
         rationales_as: str,
         against: str | None,
+        rationales_top: int | None,
     ) -> Wish | None:
         """The wish, if there is one. Raises SpaceliteError where it cannot be fulfilled."""
         require("rationales_as", rationales_as, one_of("auto", *FORMS))
+        require("rationales_top", rationales_top, optional(whole_number(1)))
         if rationales is None:
             for name, value, usual in (
                 ("rationales_as", rationales_as, "auto"),
                 ("against", against, None),
+                ("rationales_top", rationales_top, None),
             ):
                 if value != usual:
                     raise SpaceliteError(
@@ -62,7 +66,7 @@ class Wish:
         if not (isinstance(rationales, str) or is_list(rationales)):
             raise unusable("rationales", rationales, "give a column's name, or marks of each text")
         given = rationales if isinstance(rationales, str) else list(rationales)
-        return cls(given, rationales_as, study.require(run, against))
+        return cls(given, rationales_as, study.require(run, against), rationales_top)
 
     @property
     def about(self) -> str:
@@ -181,15 +185,17 @@ def measure(
             "labels to others, or leave out against=...",
             ["rationales", "labels", "against"],
         )
-    of_top, top_of = marks, f"these texts of {split}"
-    if split == "test" and "validation" in predictions:
-        _, on_validation, _ = _kept(wish, marked, "validation", predictions["validation"])
-        if on_validation:
-            of_top, top_of = on_validation, "validation"
-    top = round(float(np.mean([of_text.sum() for of_text in of_top])))
+    top, top_of = wish.top, None
+    if top is None:
+        of_top, top_of = marks, f"these texts of {split}"
+        if split == "test" and "validation" in predictions:
+            _, on_validation, _ = _kept(wish, marked, "validation", predictions["validation"])
+            if on_validation:
+                of_top, top_of = on_validation, "validation"
+        top = max(1, round(float(np.mean([of_text.sum() for of_text in of_top]))))
     about |= {"split": split, "form": marked.form, "top_of": top_of}
     return study.compare(
-        run, texts, marks, about, against=wish.against, top=max(1, top), ngrams=_ngrams(run), **how
+        run, texts, marks, about, against=wish.against, top=top, ngrams=_ngrams(run), **how
     )
 
 

@@ -557,6 +557,7 @@ class TrainedRun:
         rationales: Sequence[Any] | str | None = None,
         rationales_as: str = "auto",
         against: str | None = None,
+        rationales_top: int | None = None,
         progress: Progress = True,
     ) -> Evaluation:
         """Evaluate the head on another data set, and save the metrics with the run.
@@ -587,6 +588,8 @@ class TrainedRun:
                 if all end within the texts' words.
             against: The run's label that marked words speak against, such as `normal`. Default:
                 they speak for the predicted label.
+            rationales_top: Number of words that the F1s take, and that are removed or kept at once.
+                Default: as many as are marked on average.
             progress: True for bars, False for none, or a function called with (phase, done, total).
 
         Raises:
@@ -599,7 +602,7 @@ class TrainedRun:
         from spacelite.inference import transfer
 
         self.run.require()
-        wish = people.Wish.read(self.run, rationales, rationales_as, against)
+        wish = people.Wish.read(self.run, rationales, rationales_as, against, rationales_top)
         if isinstance(dataset, EmbeddedDataset) and cache is None:
             dataset, cache = None, dataset
         if (dataset is None) == (cache is None):

@@ -36,10 +36,25 @@ def top(scores: Array, count: int) -> Array:
 def average_precision(scores: Array, marked: Array) -> float:
     """The area below the steps of the curve of precision over recall, of scores (W,) for words of
     which at least one is `marked` (W,). Words with equal scores are taken together."""
+    gained, precision = _curve(scores, marked)
+    return float(gained @ precision)
+
+
+def auprc(scores: Array, marked: Array) -> float:
+    """The area below straight lines between the points of the same curve, which begins at a
+    precision of 1, as ERASER computes it. Equal scores for all words give (1 + the share of marked
+    words) / 2: straight lines are too high there (Davis & Goadrich, ICML 2006)."""
+    gained, precision = _curve(scores, marked)
+    before = np.concatenate([[1.0], precision[:-1]])
+    return float(gained @ (before + precision) / 2)
+
+
+def _curve(scores: Array, marked: Array) -> tuple[Array, Array]:
+    """The recall that each group of words with equal scores adds, the highest first, and the
+    precision of all words up to it."""
     _, group = np.unique(-scores, return_inverse=True)
     hits = np.bincount(group, weights=marked)
-    precision = np.cumsum(hits) / np.cumsum(np.bincount(group))
-    return float((hits * precision).sum() / hits.sum())
+    return hits / hits.sum(), np.cumsum(hits) / np.cumsum(np.bincount(group))
 
 
 def token_f1(chosen: Array, marked: Array) -> float:

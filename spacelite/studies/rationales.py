@@ -39,12 +39,15 @@ SEED = 0  # of the random order, and of the resamples
 AT_ONCE = 4000  # texts to predict
 FIGURES = {
     "auprc": "AUPRC",
+    "average_precision": "AP",
     "token_f1": "Token F1",
     "iou_f1": "IoU F1",
     "comprehensiveness": "Compr.",
     "sufficiency": "Suff.",
+    "comprehensiveness_top": "Compr.",
+    "sufficiency_top": "Suff.",
 }
-PLAUSIBILITY, FAITHFULNESS = [*FIGURES][:3], [*FIGURES][3:]
+PLAUSIBILITY, FAITHFULNESS = [*FIGURES][:4], [*FIGURES][4:]
 ORDERS = {"run": "this head", "ngrams": "n-grams", "random": "random"}  # of words
 
 
@@ -181,8 +184,8 @@ class Rationales:
     of_against: int  # marked texts whose label is `against`, left out
     short: int  # texts of a single word, left out of comprehensiveness and sufficiency
     form: str  # one of FORMS
-    top: int  # words that the F1s take
-    top_of: str  # the split whose texts have so many marked words on average
+    top: int  # words that the F1s take, and that are removed or kept at once
+    top_of: str | None  # whose texts have so many marked words on average; None: the user chose it
     against: str | None  # the label that words with marks speak against; None: for the predicted
     seed: int
     # By order of words, of ORDERS, and name of FIGURES; None without a text to measure it on. There
@@ -204,7 +207,8 @@ class Rationales:
         return content
 
     def tables(self) -> list[Table]:
-        """Plausibility and faithfulness, a line for each order of words."""
+        """Plausibility and faithfulness, of all words and of the first, a line for each order."""
+        first = f"of the first {self.top:,} words"
         return [
             Table(
                 caption,
@@ -216,8 +220,10 @@ class Rationales:
                 "rationales",
             )
             for caption, names in (
-                ("Plausibility: do words agree with those that people marked?", PLAUSIBILITY),
-                ("Faithfulness: does the prediction depend on them?", FAITHFULNESS),
+                ("Plausibility: do words agree with those that people marked?", PLAUSIBILITY[:2]),
+                (f"Plausibility {first}", PLAUSIBILITY[2:]),
+                ("Faithfulness: does the prediction depend on them?", FAITHFULNESS[:2]),
+                (f"Faithfulness {first}", FAITHFULNESS[2:]),
             )
         ]
 
@@ -236,16 +242,20 @@ class Rationales:
         speak = "for the predicted label"
         if self.against is not None:
             speak = f"against {visible_name(self.against)}"
+        first = f"the first {self.top:,}"
+        if self.top_of is not None:
+            first += f", as many as are marked on average in {self.top_of}"
         sentences = [
             f"{self.texts:,} texts of {self.split} with marks, read as {FORMS[self.form]}{left}. "
             "Intervals: 95%, bootstrap over texts.",
             f"Plausibility (higher is better): words in order of how they speak {speak}, by their "
-            "shares in its logit less the mean over all labels. F1 is that of the first "
-            f"{self.top:,}, as many as are marked on average in {self.top_of}.",
+            "shares in its logit less the mean over all labels. AUPRC is ERASER's and rises where "
+            f"words have equal shares; AP, average precision, does not. F1 is that of {first}.",
             "Faithfulness: what the predicted label's probability loses without the first words "
             "(comprehensiveness, higher is better), and with them alone (sufficiency, lower is "
-            f"better); mean over {', '.join(map(str, PERCENT[:-1]))} and {PERCENT[-1]}% of the "
-            "words, at least one, in order of how they speak for the predicted label.",
+            "better), in order of how they speak for the predicted label: mean over "
+            f"{', '.join(map(str, PERCENT[:-1]))} and {PERCENT[-1]}% of the words, at least one. "
+            f"Of the first {self.top:,} words: all but one of shorter texts.",
         ]
         if self.short:
             texts = "text" if self.short == 1 else "texts"
@@ -329,6 +339,7 @@ def compare(
         [texts[number] for number in several],
         [predicted[number] for number in several],
         {name: [faith[number] for number in several] for name, (_, faith) in orders.items()},
+        top,
         on_progress,
     )
     every: dict[str, dict[str, Estimate | None]] = {}
@@ -353,10 +364,11 @@ def compare(
     )
 
 
-def _agreement(scores: Array, marks: Array, top: int) -> tuple[float, float, float, float]:
-    """Average precision, token F1, and precision and recall of spans of one text."""
+def _agreement(scores: Array, marks: Array, top: int) -> tuple[float, ...]:
+    """AUPRC, average precision, token F1, and precision and recall of spans of one text."""
     chosen = metrics.top(scores, top)
     return (
+        metrics.auprc(scores, marks),
         metrics.average_precision(scores, marks),
         metrics.token_f1(chosen, marks),
         *metrics.span_matches(chosen, marks),
@@ -365,8 +377,8 @@ def _agreement(scores: Array, marks: Array, top: int) -> tuple[float, float, flo
 
 def _with_f1(means: Array) -> Array:
     """F1 in place of the mean precision and recall of spans, as in ERASER."""
-    precision, recall = means[:, 2], means[:, 3]
-    return np.column_stack([means[:, :2], metrics.f1(precision, recall)])
+    others, (precision, recall) = means[:, :-2], means[:, -2:].T
+    return np.column_stack([others, metrics.f1(precision, recall)])
 
 
 def _shares(
@@ -410,10 +422,11 @@ def _losses(
     texts: Sequence[str],
     labels: Sequence[int],
     orders: Mapping[str, Sequence[Array]],
+    top: int,
     on_progress: OnProgress,
 ) -> dict[str, Array]:
-    """By order of words, what the probabilities of the `labels` of N texts lose on average without
-    the first words, and with them alone: (N, 2)."""
+    """By order of words, what the probabilities of the `labels` of N texts lose without the first
+    words, and with them alone: on average over PERCENT, and for the `top` first words, (N, 4)."""
     variants: dict[str, int] = {}  # text -> its index among all that are predicted
 
     def index(words: Sequence[str]) -> int:
@@ -424,10 +437,12 @@ def _losses(
     for number, text in enumerate(texts):
         words = text.split()
         whole.append(index(words))
+        counts = [max(1, -(-percent * len(words) // 100)) for percent in PERCENT]
+        counts.append(min(top, len(words) - 1))
         for name, scores in orders.items():
             of_text = []
-            for percent in PERCENT:
-                first = metrics.top(scores[number], max(1, -(-percent * len(words) // 100)))
+            for count in counts:
+                first = metrics.top(scores[number], count)
                 without = [word for word, gone in zip(words, first, strict=True) if not gone]
                 alone = [word for word, kept in zip(words, first, strict=True) if kept]
                 of_text.append((index(without), index(alone)))
@@ -446,10 +461,12 @@ def _losses(
 
         probabilities[done : done + AT_ONCE] = predictor.predict(part, advance).probabilities
     on_progress("erase", len(every), len(every))
+    if not whole:
+        return {}
     of_label = np.array(labels)[:, None, None]
-    return {
-        name: probabilities[whole, labels][:, None]
-        - probabilities[np.array(of_order), of_label].mean(axis=1)
+    losses = {
+        name: probabilities[whole, labels][:, None, None]
+        - probabilities[np.array(of_order), of_label]
         for name, of_order in erased.items()
-        if whole
-    }
+    }  # (N, counts, 2)
+    return {name: np.hstack([of[:, :-1].mean(axis=1), of[:, -1]]) for name, of in losses.items()}
