@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import spacelite
+from spacelite.metrics.rationales import tables
 
 from . import console
 from .options import CACHE_DIR
@@ -56,10 +57,10 @@ def evaluate(
 
     result = console.call(spacelite.load_run(run, cache_dir).evaluate, arguments)
     if as_json:
-        content = {"run": result.run.id, **asdict(result.record)}
-        if result.rationales is not None:
-            content["rationales"] = result.rationales.as_json()
-        console.print_json(content)
+        # Those of this evaluation: the record keeps earlier ones of the same data.
+        compared = None if result.rationales is None else asdict(result.rationales)
+        content = {**asdict(result.record), "rationales": compared}
+        console.print_json({"run": result.run.id, **content})
     else:
         _print(result)
 
@@ -70,7 +71,7 @@ def _print(result: spacelite.Evaluation) -> None:
     console.say(f"on {result.record.dataset} ({result.record.mapping})", style="dim")
     console.show(result.table())
     if result.rationales is not None:
-        for table in result.rationales.tables():
+        for table in tables({"": result.rationales}):
             console.say(table.caption)
             console.show(table)
         for sentence in result.rationales.sentences:

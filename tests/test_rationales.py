@@ -1,6 +1,8 @@
 """Explanations against people: toy posts by hand, scikit-learn's average precision, every figure
 from plain transformers, forms of marks, and what users see."""
 
+import dataclasses
+import itertools
 import json
 import math
 
@@ -96,17 +98,18 @@ def area(marks, scores):
 def test_intervals_are_those_of_the_bootstrap():
     random = np.random.default_rng(1)
     values = random.normal(0.6, 0.2, (300, 1))
-    ((value, low, high),) = metrics.estimates(values, 0)
+    (estimate,) = metrics.estimates(values, 0)
+    value, low, high = dataclasses.astuple(estimate)
     assert value == pytest.approx(values.mean())
     error = values.std() / math.sqrt(300)
     assert (low, high) == pytest.approx((value - 1.96 * error, value + 1.96 * error), abs=0.002)
     assert metrics.estimates(values, 0) == metrics.estimates(values, 0)
-    assert metrics.estimates(np.full((5, 1), 0.5), 3) == [pytest.approx((0.5, 0.5, 0.5))]
+    (same,) = metrics.estimates(np.full((5, 1), 0.5), 3)
+    assert dataclasses.astuple(same) == pytest.approx((0.5, 0.5, 0.5))
     # A figure that is made of two means.
     both = random.random((50, 2))
-    ((value, low, high),) = metrics.estimates(
-        both, 0, lambda of: metrics.f1(of[:, 0], of[:, 1])[:, None]
-    )
+    (estimate,) = metrics.estimates(both, 0, lambda of: metrics.f1(of[:, 0], of[:, 1])[:, None])
+    value, low, high = dataclasses.astuple(estimate)
     precision, recall = both.mean(axis=0)
     assert value == pytest.approx(2 * precision * recall / (precision + recall))
     assert low < value < high
@@ -406,7 +409,7 @@ def test_the_command(place):
     assert shown.exit_code == 0, shown.output
     for part in (
         "Plausibility: do words agree", "AUPRC", "Token F1", "IoU F1", "Faithfulness: does the",
-        "Compr.", "Suff.", "this head", "Faithfulness of the first", "n-grams", "random",
+        "Compr.", "Suff.", "own shares", "Faithfulness of the first", "n-grams", "random",
         "15 texts of test with marks, read as spans of words; left out: 1 without marks.",
         "speak for the predicted label", "as many as are marked on average in validation",
         "Left out: 1 text of a single word.",
@@ -418,17 +421,45 @@ def test_the_command(place):
     assert content["figures"]["run"].keys() == study.FIGURES.keys()
     for order in content["figures"].values():
         for figure in order.values():
-            low, high = figure["interval"]
-            assert low <= figure["value"] <= high
+            assert figure["low"] <= figure["value"] <= figure["high"]
     assert content["split"] == "test" and content["texts"] == 15 and content["seed"] == 0
     assert json.loads(cli(*common, "--json").stdout)["rationales"] == content
     plain = json.loads(cli(*common[:-4], "--device", "cpu", "--json").stdout)
-    assert "rationales" not in plain
+    assert plain["rationales"] is None
     cached = cli("eval", runs["linear"], "--cache", plain["cache"], *common[4:], "--json")
     assert json.loads(cached.stdout)["rationales"] == content
     said = cli(*common, "--against", "1", "--rationales-top", "3").stdout
     assert "left out: 1 without marks, 5 of 1 itself" in said and "speak against 1" in said
     assert "F1 is that of the first 3." in said and "as many as" not in said
+
+
+def test_reports_show_means_over_seeds(place):
+    folder, runs, marked = place
+    run = spacelite.load_run(runs["linear"], folder).run
+    with Cache(store.find_cache(run, folder)) as cache:
+        saved = train_and_save(
+            folder, cache,
+            [heads.config("linear", pooling="mean", seed=seed) for seed in (1, 2)],
+            TrainingConfig(epochs=1),
+        )  # fmt: skip
+    own = [spacelite.load_run(run.id, folder) for run in saved]
+    how = {"rationales": "mask", "device": "cpu", "limit": 8, "progress": False}
+    found = [run.evaluate(str(marked), **how).rationales for run in own]
+    del how["rationales"]
+    assert own[0].evaluate(str(marked), **how).rationales is None  # and what was saved is kept
+    (_, part) = spacelite.report(own, examples=False).findings.parts
+    (means,) = part.rationales.values()
+    for order, name in itertools.product(("run", "random"), FIGURES):
+        for key in ("value", "low", "high"):
+            values = [getattr(of.figures[order][name], key) for of in found]
+            mean = getattr(means.figures[order][name], key)
+            assert mean == pytest.approx(np.mean(values))
+    shown = str(spacelite.report(own, examples=False))
+    assert "Explanations against people" in shown and "Faithfulness of the first" in shown
+    # Those of other first words are not averaged with them, and replace what was saved.
+    own[1].evaluate(str(marked), **how, rationales="mask", rationales_top=2)
+    (_, part) = spacelite.report(own, examples=False).findings.parts
+    assert part.rationales == {"linear (mean)": found[0]}
 
 
 @pytest.mark.parametrize(

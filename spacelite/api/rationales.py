@@ -19,12 +19,12 @@ from spacelite.data.loading import column_of_object, column_of_rows
 from spacelite.data.splits import TextDataset
 from spacelite.errors import SpaceliteError
 from spacelite.metrics.predictions import Predictions
+from spacelite.metrics.rationales import FORMS, Rationales
 from spacelite.runs import store
 from spacelite.runs.record import shown_split
 from spacelite.runs.store import Run
 from spacelite.settings import one_of, optional, require, whole_number
 from spacelite.studies import rationales as study
-from spacelite.studies.rationales import FORMS, Rationales
 from spacelite.types import Array
 
 AS_LIST = "give a file, a DataFrame, or the marks as a list in Python, one for each text"

@@ -30,7 +30,8 @@ from spacelite.errors import SpaceliteError
 from spacelite.heads.config import system_names
 from spacelite.inference.explanation import Explanation
 from spacelite.lazy import pandas as pd
-from spacelite.metrics import thresholds
+from spacelite.metrics import rationales, thresholds
+from spacelite.metrics.rationales import Rationales
 from spacelite.metrics.scores import METRICS
 from spacelite.metrics.thresholds import OPTIMISTIC
 from spacelite.reports.document.tables import runs_table, short_id, trained_table
@@ -38,7 +39,6 @@ from spacelite.reports.render import forms, markup, page
 from spacelite.runs.record import RunRecord, TransferRecord
 from spacelite.runs.store import Run
 from spacelite.settings import choose_from
-from spacelite.studies.rationales import Rationales
 from spacelite.types import Array
 from spacelite.visible import shortened, visible, visible_name
 
@@ -539,7 +539,7 @@ class Evaluation:
         plain = markup.Plain().columns(self.table())
         if self.rationales is None:
             return plain
-        compared = map(markup.Plain().columns, self.rationales.tables())
+        compared = map(markup.Plain().columns, rationales.tables({"": self.rationales}))
         return "\n\n".join([plain, *compared, "\n".join(self.rationales.sentences)])
 
     def __repr__(self) -> str:
@@ -555,7 +555,8 @@ class Evaluation:
         if self.rationales is None:
             return markup.Fragment().columns(self.table())
         about = Bullets(self.rationales.sentences)
-        return markup.fragment([self.table(), *self.rationales.tables(), about])
+        compared = rationales.tables({"": self.rationales})
+        return markup.fragment([self.table(), *compared, about])
 
 
 def metrics_table(metrics: dict[str, dict[str, float | None]], examples: dict[str, int]) -> Table:

@@ -680,6 +680,7 @@ class TrainedRun:
                     wish, self.run, marked, predictions, backbone=self._backbone(backbone),
                     device=device, tokens_per_batch=tokens_per_batch, on_progress=on_progress,
                 )  # fmt: skip
+                record = self.run.save_transfer(replace(record, rationales=compared), predictions)
         return Evaluation(self.run, record, compared)
 
     def __repr__(self) -> str:

@@ -6,19 +6,40 @@ Shapes: W words of a text, N texts, M figures.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-import numpy as np
-
+from spacelite.document import Line, Table, decimals
+from spacelite.lazy import np
 from spacelite.types import Array
+from spacelite.visible import visible_name
 
+FORMS = {  # of marks
+    "mask": "0 or 1 for each word",
+    "words": "spans of words",
+    "characters": "spans of characters",
+}
+PERCENT = (1, 5, 10, 20, 50)  # of a text's words, that are removed or kept
+FIGURES = {
+    "auprc": "AUPRC",
+    "average_precision": "AP",
+    "token_f1": "Token F1",
+    "iou_f1": "IoU F1",
+    "comprehensiveness": "Compr.",
+    "sufficiency": "Suff.",
+    "comprehensiveness_top": "Compr.",
+    "sufficiency_top": "Suff.",
+}
+PLAUSIBILITY, FAITHFULNESS = [*FIGURES][:4], [*FIGURES][4:]
+ORDERS = {"run": "own shares", "ngrams": "n-grams", "random": "random"}  # of words
 LEAST_IOU = 0.5  # of a span of words that counts as one that people marked
 RESAMPLES, LEVEL = 10_000, 0.95
 COUNTS_AT_ONCE = 2_000_000  # 16 MB
 
 
-class Estimate(NamedTuple):
+@dataclass(frozen=True)
+class Estimate:
     """A figure over texts, with its 95% interval."""
 
     value: float
@@ -109,3 +130,122 @@ def estimates(
     low, high = np.percentile(figures(means), [tail, 100 - tail], axis=0)
     (value,) = figures(values.mean(axis=0, keepdims=True))
     return [Estimate(*map(float, of)) for of in zip(value, low, high, strict=True)]
+
+
+# What is said of them.
+
+
+@dataclass(frozen=True)
+class Rationales:
+    """How a run's explanations do against the words that people marked."""
+
+    split: str
+    texts: int  # with marks, which figures are of
+    unmarked: int  # texts without any, left out
+    of_against: int  # marked texts whose label is `against`, left out
+    short: int  # texts of a single word, left out of comprehensiveness and sufficiency
+    form: str  # one of FORMS
+    top: int  # words that the F1s take, and that are removed or kept at once
+    top_of: str | None  # whose texts have so many marked words on average; None: the user chose it
+    against: str | None  # the label that words with marks speak against; None: for the predicted
+    seed: int
+    # By order of words, of ORDERS, and name of FIGURES; None without a text to measure it on. There
+    # are none of n-grams if the run's cache has no tfidf run, or the run is one.
+    figures: dict[str, dict[str, Estimate | None]]
+    needs_ngrams: bool  # whether a tfidf run would be a baseline
+
+    @property
+    def measured(self) -> tuple[Any, ...]:
+        """What figures that stand side by side have in common."""
+        return self.split, self.texts, self.form, self.top, self.top_of, self.against
+
+    @property
+    def sentences(self) -> list[str]:
+        """What was measured, on which texts, and how."""
+        left_out = [
+            f"{count:,} {why}"
+            for count, why in (
+                (self.unmarked, "without marks"),
+                (self.of_against, f"of {visible_name(self.against or '')} itself"),
+            )
+            if count
+        ]
+        left = f"; left out: {', '.join(left_out)}" if left_out else ""
+        speak = "for the predicted label"
+        if self.against is not None:
+            speak = f"against {visible_name(self.against)}"
+        first = f"the first {self.top:,}"
+        if self.top_of is not None:
+            first += f", as many as are marked on average in {self.top_of}"
+        sentences = [
+            f"{self.texts:,} texts of {self.split} with marks, read as {FORMS[self.form]}{left}. "
+            "Intervals: 95%, bootstrap over texts.",
+            f"Plausibility (higher is better): words in order of how they speak {speak}, by their "
+            "shares in its logit less the mean over all labels. AUPRC is ERASER's and rises where "
+            f"words have equal shares; AP, average precision, does not. F1 is that of {first}.",
+            "Faithfulness: what the predicted label's probability loses without the first words "
+            "(comprehensiveness, higher is better), and with them alone (sufficiency, lower is "
+            "better), in order of how they speak for the predicted label: mean over "
+            f"{', '.join(map(str, PERCENT[:-1]))} and {PERCENT[-1]}% of the words, at least one. "
+            f"Of the first {self.top:,} words: all but one of shorter texts.",
+        ]
+        if self.short:
+            texts = "text" if self.short == 1 else "texts"
+            sentences[-1] += f" Left out: {self.short:,} {texts} of a single word."
+        if "ngrams" in self.figures:
+            sentences.append(
+                "N-grams: in order of the words' shares in tfidf, which reads no context."
+            )
+        elif self.needs_ngrams:
+            sentences.append(
+                "There is no baseline of n-grams: the run's cache has no tfidf run: train one."
+            )
+        return sentences
+
+
+def mean(compared: Sequence[Rationales]) -> Rationales:
+    """Means over runs that differ in their seed: of each figure, and of the bounds of its
+    interval."""
+
+    def of(order: str, name: str) -> Estimate | None:
+        every = [figure for of in compared if (figure := of.figures[order][name]) is not None]
+        means = np.mean([(of.value, of.low, of.high) for of in every], axis=0) if every else None
+        return None if means is None else Estimate(*means.tolist())
+
+    orders = [order for order in ORDERS if all(order in of.figures for of in compared)]
+    figures = {order: {name: of(order, name) for name in FIGURES} for order in orders}
+    return replace(compared[0], figures=figures)
+
+
+def tables(compared: Mapping[str, Rationales]) -> list[Table]:
+    """Plausibility and faithfulness, of all words and of the first, a line for each order of words
+    of each head by name ("" for a single one), which are `measured` alike."""
+    (top,) = {of.top for of in compared.values()}
+    return [
+        Table(
+            caption,
+            ["Order", *(FIGURES[name] for name in names)],
+            [
+                Line.of(
+                    f"{head}, {ORDERS[order]}" if head else ORDERS[order],
+                    *(_in_words(figures[name]) for name in names),
+                )
+                for head, of in compared.items()
+                for order, figures in of.figures.items()
+            ],
+            "rationales",
+        )
+        for caption, names in (
+            ("Plausibility: do words agree with those that people marked?", PLAUSIBILITY[:2]),
+            (f"Plausibility of the first {top:,} words", PLAUSIBILITY[2:]),
+            ("Faithfulness: does the prediction depend on them?", FAITHFULNESS[:2]),
+            (f"Faithfulness of the first {top:,} words", FAITHFULNESS[2:]),
+        )
+    ]
+
+
+def _in_words(figure: Estimate | None) -> str:
+    if figure is None:
+        return "–"
+    value, low, high = (decimals(of, 3) for of in (figure.value, figure.low, figure.high))
+    return f"{value} [{low}, {high}]"

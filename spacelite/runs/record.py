@@ -23,6 +23,7 @@ from spacelite.document import decimals
 from spacelite.errors import SpaceliteError
 from spacelite.files import canonical
 from spacelite.heads import HeadConfig
+from spacelite.metrics.rationales import Rationales
 from spacelite.metrics.scores import METRICS, Scores
 from spacelite.settings import Config
 from spacelite.tasks import MULTI_LABEL, Task, find_task
@@ -294,6 +295,8 @@ class TransferRecord:
     seen_in_training: dict[str, int] | None = None
     seen_in_choosing: dict[str, int] = field(default_factory=dict)
     metrics_unseen: dict[str, Scores] = field(default_factory=dict)
+    # How the head's explanations do against the words that people marked, if that was measured.
+    rationales: Rationales | None = None
     checksums: dict[str, str] = field(default_factory=dict)  # CRC-32 of the file of predictions
 
     @property

@@ -229,13 +229,18 @@ class Run:
         self, record: TransferRecord, splits: dict[str, Predictions]
     ) -> TransferRecord:
         """Save an evaluation on another data set with the run, and return its record with the
-        checksum of its predictions; an earlier one is replaced."""
+        checksum of its predictions; an earlier one is replaced, but for the comparison with marked
+        words of the same texts and labels if this one has none."""
         path = self.folder / TRANSFERS / f"{record.cache}.json"
         npz = path.with_suffix(".npz")
         try:
             with files.lock(self.folder):
                 self.require()
                 files.make_folder(path.parent, OTHERWISE)
+                earlier = _or_logged(_transfer, path) if path.is_file() else None
+                if record.rationales is None and earlier is not None:
+                    same = (earlier.cache_key, earlier.labels) == (record.cache_key, record.labels)
+                    record = replace(record, rationales=earlier.rationales if same else None)
                 checksums = {f"{TRANSFERS}/{npz.name}": predictions.save(npz, splits)}
                 record = replace(record, checksums=checksums)
                 files.write_json(path, asdict(record))

@@ -10,45 +10,31 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from spacelite.backbones.tokenizer import held_words
 from spacelite.data.columns import and_more, is_missing
-from spacelite.document import Line, Table, decimals
 from spacelite.errors import SpaceliteError
 from spacelite.inference.explanation import explain_tokens, require_shares
 from spacelite.inference.prediction import Predictor, warn_of_truncated
 from spacelite.metrics import rationales as metrics
-from spacelite.metrics.rationales import Estimate
+from spacelite.metrics.rationales import (
+    FAITHFULNESS,
+    FIGURES,
+    PERCENT,
+    PLAUSIBILITY,
+    Estimate,
+    Rationales,
+)
 from spacelite.progress import OnProgress
 from spacelite.runs.store import Run
 from spacelite.tasks import SINGLE_LABEL
 from spacelite.types import Array
-from spacelite.visible import visible_name
 
-FORMS = {  # of marks
-    "mask": "0 or 1 for each word",
-    "words": "spans of words",
-    "characters": "spans of characters",
-}
-PERCENT = (1, 5, 10, 20, 50)  # of a text's words, that are removed or kept
 SEED = 0  # of the random order, and of the resamples
 AT_ONCE = 4000  # texts to predict
-FIGURES = {
-    "auprc": "AUPRC",
-    "average_precision": "AP",
-    "token_f1": "Token F1",
-    "iou_f1": "IoU F1",
-    "comprehensiveness": "Compr.",
-    "sufficiency": "Suff.",
-    "comprehensiveness_top": "Compr.",
-    "sufficiency_top": "Suff.",
-}
-PLAUSIBILITY, FAITHFULNESS = [*FIGURES][:4], [*FIGURES][4:]
-ORDERS = {"run": "this head", "ngrams": "n-grams", "random": "random"}  # of words
 
 
 # What people marked.
@@ -172,110 +158,6 @@ def _marked(value: list[Any], text: str, form: str) -> tuple[Array, str]:
 
 
 # What a head says.
-
-
-@dataclass(frozen=True)
-class Rationales:
-    """How a run's explanations do against the words that people marked."""
-
-    split: str
-    texts: int  # with marks, which figures are of
-    unmarked: int  # texts without any, left out
-    of_against: int  # marked texts whose label is `against`, left out
-    short: int  # texts of a single word, left out of comprehensiveness and sufficiency
-    form: str  # one of FORMS
-    top: int  # words that the F1s take, and that are removed or kept at once
-    top_of: str | None  # whose texts have so many marked words on average; None: the user chose it
-    against: str | None  # the label that words with marks speak against; None: for the predicted
-    seed: int
-    # By order of words, of ORDERS, and name of FIGURES; None without a text to measure it on. There
-    # are none of n-grams if the run's cache has no tfidf run, or the run is one.
-    figures: dict[str, dict[str, Estimate | None]]
-    needs_ngrams: bool  # whether a tfidf run would be a baseline
-
-    def as_json(self) -> dict[str, Any]:
-        """The figures as a JSON object: a value and its interval each."""
-        content = asdict(self)
-        del content["needs_ngrams"]
-        content["figures"] = {
-            order: {
-                name: None if of is None else {"value": of.value, "interval": [of.low, of.high]}
-                for name, of in figures.items()
-            }
-            for order, figures in self.figures.items()
-        }
-        return content
-
-    def tables(self) -> list[Table]:
-        """Plausibility and faithfulness, of all words and of the first, a line for each order."""
-        first = f"of the first {self.top:,} words"
-        return [
-            Table(
-                caption,
-                ["Order", *(FIGURES[name] for name in names)],
-                [
-                    Line.of(ORDERS[order], *(_in_words(figures[name]) for name in names))
-                    for order, figures in self.figures.items()
-                ],
-                "rationales",
-            )
-            for caption, names in (
-                ("Plausibility: do words agree with those that people marked?", PLAUSIBILITY[:2]),
-                (f"Plausibility {first}", PLAUSIBILITY[2:]),
-                ("Faithfulness: does the prediction depend on them?", FAITHFULNESS[:2]),
-                (f"Faithfulness {first}", FAITHFULNESS[2:]),
-            )
-        ]
-
-    @property
-    def sentences(self) -> list[str]:
-        """What was measured, on which texts, and how."""
-        left_out = [
-            f"{count:,} {why}"
-            for count, why in (
-                (self.unmarked, "without marks"),
-                (self.of_against, f"of {visible_name(self.against or '')} itself"),
-            )
-            if count
-        ]
-        left = f"; left out: {', '.join(left_out)}" if left_out else ""
-        speak = "for the predicted label"
-        if self.against is not None:
-            speak = f"against {visible_name(self.against)}"
-        first = f"the first {self.top:,}"
-        if self.top_of is not None:
-            first += f", as many as are marked on average in {self.top_of}"
-        sentences = [
-            f"{self.texts:,} texts of {self.split} with marks, read as {FORMS[self.form]}{left}. "
-            "Intervals: 95%, bootstrap over texts.",
-            f"Plausibility (higher is better): words in order of how they speak {speak}, by their "
-            "shares in its logit less the mean over all labels. AUPRC is ERASER's and rises where "
-            f"words have equal shares; AP, average precision, does not. F1 is that of {first}.",
-            "Faithfulness: what the predicted label's probability loses without the first words "
-            "(comprehensiveness, higher is better), and with them alone (sufficiency, lower is "
-            "better), in order of how they speak for the predicted label: mean over "
-            f"{', '.join(map(str, PERCENT[:-1]))} and {PERCENT[-1]}% of the words, at least one. "
-            f"Of the first {self.top:,} words: all but one of shorter texts.",
-        ]
-        if self.short:
-            texts = "text" if self.short == 1 else "texts"
-            sentences[-1] += f" Left out: {self.short:,} {texts} of a single word."
-        if "ngrams" in self.figures:
-            sentences.append(
-                "N-grams: in order of the words' shares in tfidf, which reads no context."
-            )
-        elif self.needs_ngrams:
-            sentences.append(
-                "There is no baseline of n-grams: the run's cache has no tfidf run: train one."
-            )
-        return sentences
-
-
-def _in_words(figure: Estimate | None) -> str:
-    if figure is None:
-        return "–"
-    value, low, high = (decimals(of, 3) for of in figure)
-    return f"{value} [{low}, {high}]"
 
 
 def require(run: Run, against: str | None) -> int | None:

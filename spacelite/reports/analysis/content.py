@@ -16,6 +16,8 @@ from spacelite.cache import store, texts
 from spacelite.cache.split import DamagedCacheError
 from spacelite.errors import SpaceliteError
 from spacelite.heads.config import LOSS_WEIGHTS
+from spacelite.metrics import rationales
+from spacelite.metrics.rationales import Rationales
 from spacelite.reports.analysis.comparisons import Analysis, EpochCurve, analyse
 from spacelite.reports.analysis.examples import WordsAndMistakes, words_and_mistakes
 from spacelite.reports.analysis.groups import (
@@ -46,12 +48,14 @@ REMEDY = "train again with epochs, batch size and learning rate set to auto"
 @dataclass(frozen=True)
 class GroupFindings:
     """A group of systems: its table, its analysis, its words and mistakes (None if they are not
-    wanted or not available), and the answers to questions about its cache."""
+    wanted or not available), the answers to questions about its cache, and how the systems'
+    explanations do against marked words."""
 
     section: Section
     analysis: Analysis
     examples: WordsAndMistakes | None
     answers: list[Answer] = field(default_factory=list)
+    rationales: dict[str, Rationales] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -120,9 +124,21 @@ def build(
                     for answer in answers.of_cache(cache_dir, name, key)
                     if with_examples or answer.kind != "audit"  # which shows texts
                 ]
-        parts.append(GroupFindings(section, analysis, examples, known))
+        parts.append(GroupFindings(section, analysis, examples, known, against_people(group)))
     on_progress(len(groups), len(groups))
     return Findings([] if compare else published_sections(groups), parts, split)
+
+
+def against_people(group: Group) -> dict[str, Rationales]:
+    """By system, how its explanations do against the words that people marked, for those that were
+    compared with them: means over the seeds for which the same was measured."""
+    means = {}
+    for row, system in group.named:
+        found = [of.rationales for of in system.transfers or [] if of.rationales is not None]
+        alike = [of for of in found if of.measured == found[0].measured]
+        if alike:
+            means[row.system] = rationales.mean(alike)
+    return means
 
 
 def data_notes(cache_dir: Path, group: Group) -> list[str]:

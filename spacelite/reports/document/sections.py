@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,8 @@ from spacelite.document import (
     p_value,
     with_sign,
 )
+from spacelite.metrics import rationales
+from spacelite.metrics.rationales import Rationales
 from spacelite.metrics.scores import METRICS
 from spacelite.reports.analysis.comparisons import SystemAnalysis, drawn_metrics
 from spacelite.reports.analysis.content import Findings, GroupFindings
@@ -233,6 +236,18 @@ def _words(part: GroupFindings, number: int) -> list[Block]:
     return blocks
 
 
+def _rationales(part: GroupFindings, number: int) -> list[Block]:
+    alike: dict[tuple[Any, ...], dict[str, Rationales]] = {}
+    for name, of in part.rationales.items():
+        alike.setdefault(of.measured, {})[name] = of
+    blocks: list[Block] = []
+    for systems in alike.values():
+        sentences = dict.fromkeys(sentence for of in systems.values() for sentence in of.sentences)
+        blocks += [*rationales.tables(systems), Bullets([*sentences])]
+    text = "Figures and the bounds of their intervals are means over seeds."
+    return [Heading(2, "Explanations against people"), Paragraph(text), *blocks] if blocks else []
+
+
 def _mistakes(part: GroupFindings, number: int) -> list[Block]:
     examples = part.examples
     if examples is None or not examples.mistakes:
@@ -282,6 +297,7 @@ SECTIONS: dict[str, Callable[[GroupFindings, int], list[Block]]] = {
     "calibration": _calibration,
     "words": _words,
     "mistakes": _mistakes,
+    "rationales": _rationales,
     "studies": lambda part, number: answers.report_blocks(part.answers, number),
     "cost": _cost,
 }
