@@ -33,6 +33,7 @@ def evaluate(
     rationales_as: str = "auto",
     against: str | None = None,
     rationales_top: int | None = None,
+    rationales_spread: float = 0.0,
     data_dir: Path | None = None,
     cache_dir: Path = CACHE_DIR,
     as_json: bool = False,
@@ -52,6 +53,8 @@ def evaluate(
             speak for the predicted label]
         rationales_top K: Words that the F1s take, and that are removed or kept at once. [default:
             as many as are marked on average]
+        rationales_spread P: Add to what orders a word that of each other word, times P for each
+            word of distance: people mark spans. [default: 0]
     """
     arguments = locals()
 

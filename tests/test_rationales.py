@@ -95,6 +95,13 @@ def area(marks, scores):
     return auc(recall, precision)
 
 
+def test_scores_spread_over_neighbours():
+    # 1/2 of the next word, 1/4 of the one after it.
+    scores = metrics.spread(np.array([4.0, 0, -8, 2]), 0.5)
+    assert scores.tolist() == [4 - 2 + 0.25, 2 - 4 + 0.5, 1 - 8 + 1, 0.5 - 4 + 2]
+    assert metrics.spread(scores, 0.0).tolist() == scores.tolist()
+
+
 def test_intervals_are_those_of_the_bootstrap():
     random = np.random.default_rng(1)
     values = random.normal(0.6, 0.2, (300, 1))
@@ -253,8 +260,13 @@ class Plain:
         return torch.softmax(torch.from_numpy(self.logits), 0).numpy()
 
 
-def expected(plain, texts, marks, top, against=None):
+def expected(plain, texts, marks, top, against=None, part=0.0):
     """The figures of texts with marks, with loops."""
+
+    def spread(scores):
+        every = range(len(scores))
+        return np.array([sum(scores[at] * part ** abs(at - to) for at in every) for to in every])
+
     rows, losses, of_top = [], [], []
     for text, marked in zip(texts, marks, strict=True):
         if not marked.any():
@@ -263,7 +275,11 @@ def expected(plain, texts, marks, top, against=None):
         centred = shares - shares.mean(axis=1, keepdims=True)
         whole = plain.probabilities(text)
         label = whole.argmax()
-        scores = centred[:, label] if against is None else -centred[:, against]
+        faithful = scores = spread(centred[:, label])
+        if against is not None:
+            logits = torch.from_numpy(plain.logits).requires_grad_()
+            torch.logit(1 - torch.softmax(logits, 0)[against]).backward()
+            scores = spread(shares @ logits.grad.numpy())
         chosen = {*sorted(range(len(words)), key=lambda at: -scores[at])[:top]}
         wanted = {*np.flatnonzero(marked).tolist()}
         common = len(chosen & wanted)
@@ -283,7 +299,7 @@ def expected(plain, texts, marks, top, against=None):
         )
         if len(words) == 1:
             continue
-        order = sorted(range(len(words)), key=lambda at: -centred[at, label])
+        order = sorted(range(len(words)), key=lambda at: -faithful[at])
         counts = [max(1, math.ceil(round(len(words) * of / 100, 9))) for of in (1, 5, 10, 20, 50)]
         for count in (*counts, top):
             first = order[: min(count, len(words) - 1)]
@@ -293,8 +309,8 @@ def expected(plain, texts, marks, top, against=None):
                 [whole[label] - plain.probabilities(of)[label] for of in (without, alone)]
             )
     *others, p, r = np.mean(rows, axis=0)
-    faithful = np.concatenate([np.mean(losses, axis=0), np.mean(of_top, axis=0)])
-    return [*others, 2 * p * r / (p + r), *faithful]
+    lost = np.concatenate([np.mean(losses, axis=0), np.mean(of_top, axis=0)])
+    return [*others, 2 * p * r / (p + r), *lost]
 
 
 def groups(words):
@@ -341,11 +357,12 @@ def test_figures_are_those_of_plain_transformers(place, bert):
     assert values == pytest.approx(expected(plain, texts, marks, top, against=1), abs=1e-5)
     assert against.of_against == SIZES["test"] - len(others)
     of_five = run.evaluate(
-        str(marked), rationales="words", rationales_top=5, device="cpu", progress=False
-    ).rationales
+        str(marked), rationales="words", rationales_top=5, rationales_spread=0.5, device="cpu",
+        progress=False,
+    ).rationales  # fmt: skip
     texts, marks = posts(SIZES["test"], 1)
     values = [of_five.figures["run"][name].value for name in FIGURES]
-    assert values == pytest.approx(expected(plain, texts, marks, 5), abs=1e-5)
+    assert values == pytest.approx(expected(plain, texts, marks, 5, part=0.5), abs=1e-5)
     assert (of_five.top, of_five.top_of) == (5, None)
 
 
@@ -428,8 +445,10 @@ def test_the_command(place):
     assert plain["rationales"] is None
     cached = cli("eval", runs["linear"], "--cache", plain["cache"], *common[4:], "--json")
     assert json.loads(cached.stdout)["rationales"] == content
-    said = cli(*common, "--against", "1", "--rationales-top", "3").stdout
+    options = ("--against", "1", "--rationales-top", "3", "--rationales-spread", "0.25")
+    said = cli(*common, *options).stdout
     assert "left out: 1 without marks, 5 of 1 itself" in said and "speak against 1" in said
+    assert "is added, times 0.25 for each word of distance" in said
     assert "F1 is that of the first 3." in said and "as many as" not in said
 
 
@@ -473,6 +492,8 @@ def test_reports_show_means_over_seeds(place):
         (("--rationales", "words", "--against", "4"), "--against 4: run"),
         (("--against", "1"), "--against 1 has no effect without --rationales"),
         (("--rationales", "words", "--rationales-top", "0"), "--rationales-top 0: give a"),
+        (("--rationales", "words", "--rationales-spread", "1"), "--rationales-spread 1"),
+        (("--rationales-spread", "0.5"), "--rationales-spread 0.5 has no effect without"),
         (("--rationales-top", "5"), "--rationales-top 5 has no effect without --rationales"),
         (("--rationales-as", "mask"), "--rationales-as mask has no effect without --rationales"),
     ],

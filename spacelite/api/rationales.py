@@ -23,7 +23,7 @@ from spacelite.metrics.rationales import FORMS, Rationales
 from spacelite.runs import store
 from spacelite.runs.record import shown_split
 from spacelite.runs.store import Run
-from spacelite.settings import one_of, optional, require, whole_number
+from spacelite.settings import non_negative, one_of, optional, require, whole_number
 from spacelite.studies import rationales as study
 from spacelite.types import Array
 
@@ -38,6 +38,7 @@ class Wish:
     form: str = "auto"
     against: int | None = None  # number of a label
     top: int | None = None  # words; None: as many as are marked on average
+    spread: float = 0.0
 
     @classmethod
     def read(
@@ -47,15 +48,18 @@ class Wish:
         rationales_as: str,
         against: str | None,
         rationales_top: int | None,
+        rationales_spread: float,
     ) -> Wish | None:
         """The wish, if there is one. Raises SpaceliteError where it cannot be fulfilled."""
         require("rationales_as", rationales_as, one_of("auto", *FORMS))
         require("rationales_top", rationales_top, optional(whole_number(1)))
+        require("rationales_spread", rationales_spread, _below_one)
         if rationales is None:
             for name, value, usual in (
                 ("rationales_as", rationales_as, "auto"),
                 ("against", against, None),
                 ("rationales_top", rationales_top, None),
+                ("rationales_spread", rationales_spread, 0.0),
             ):
                 if value != usual:
                     raise SpaceliteError(
@@ -66,12 +70,17 @@ class Wish:
         if not (isinstance(rationales, str) or is_list(rationales)):
             raise unusable("rationales", rationales, "give a column's name, or marks of each text")
         given = rationales if isinstance(rationales, str) else list(rationales)
-        return cls(given, rationales_as, study.require(run, against), rationales_top)
+        label = study.require(run, against)
+        return cls(given, rationales_as, label, rationales_top, rationales_spread)
 
     @property
     def about(self) -> str:
         """The marks in messages."""
         return f"rationales={self.given}" if isinstance(self.given, str) else "rationales"
+
+
+def _below_one(value: Any) -> str | None:
+    return non_negative(value) or ("give a number below 1" if value >= 1 else None)
 
 
 class Marked(NamedTuple):
@@ -195,8 +204,9 @@ def measure(
         top = max(1, round(float(np.mean([of_text.sum() for of_text in of_top]))))
     about |= {"split": split, "form": marked.form, "top_of": top_of}
     return study.compare(
-        run, texts, marks, about, against=wish.against, top=top, ngrams=_ngrams(run), **how
-    )
+        run, texts, marks, about, against=wish.against, top=top, spread=wish.spread,
+        ngrams=_ngrams(run), **how,
+    )  # fmt: skip
 
 
 def _kept(

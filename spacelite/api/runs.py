@@ -558,6 +558,7 @@ class TrainedRun:
         rationales_as: str = "auto",
         against: str | None = None,
         rationales_top: int | None = None,
+        rationales_spread: float = 0.0,
         progress: Progress = True,
     ) -> Evaluation:
         """Evaluate the head on another data set, and save the metrics with the run.
@@ -590,6 +591,8 @@ class TrainedRun:
                 they speak for the predicted label.
             rationales_top: Number of words that the F1s take, and that are removed or kept at once.
                 Default: as many as are marked on average.
+            rationales_spread: What the order of words takes from neighbours, since people mark
+                spans: the share of each other word times this for each word of distance.
             progress: True for bars, False for none, or a function called with (phase, done, total).
 
         Raises:
@@ -602,7 +605,9 @@ class TrainedRun:
         from spacelite.inference import transfer
 
         self.run.require()
-        wish = people.Wish.read(self.run, rationales, rationales_as, against, rationales_top)
+        wish = people.Wish.read(
+            self.run, rationales, rationales_as, against, rationales_top, rationales_spread
+        )
         if isinstance(dataset, EmbeddedDataset) and cache is None:
             dataset, cache = None, dataset
         if (dataset is None) == (cache is None):

@@ -12,6 +12,7 @@ from typing import Any
 
 from spacelite.document import Line, Table, decimals
 from spacelite.lazy import np
+from spacelite.settings import shown
 from spacelite.types import Array
 from spacelite.visible import visible_name
 
@@ -52,6 +53,14 @@ def top(scores: Array, count: int) -> Array:
     chosen = np.zeros(len(scores), bool)
     chosen[np.argsort(-scores, kind="stable")[:count]] = True
     return chosen
+
+
+def spread(scores: Array, part: float) -> Array:
+    """Scores (W,) of words, each with those of the other words times `part` for each word of
+    distance."""
+    number = np.arange(len(scores))
+    spread_over: Array = part ** np.abs(number[:, None] - number) @ scores
+    return spread_over
 
 
 def average_precision(scores: Array, marked: Array) -> float:
@@ -148,6 +157,7 @@ class Rationales:
     top: int  # words that the F1s take, and that are removed or kept at once
     top_of: str | None  # whose texts have so many marked words on average; None: the user chose it
     against: str | None  # the label that words with marks speak against; None: for the predicted
+    spread: float  # over neighbouring words, as of the function
     seed: int
     # By order of words, of ORDERS, and name of FIGURES; None without a text to measure it on. There
     # are none of n-grams if the run's cache has no tfidf run, or the run is one.
@@ -157,7 +167,8 @@ class Rationales:
     @property
     def measured(self) -> tuple[Any, ...]:
         """What figures that stand side by side have in common."""
-        return self.split, self.texts, self.form, self.top, self.top_of, self.against
+        how = self.top, self.top_of, self.against, self.spread
+        return self.split, self.texts, self.form, *how
 
     @property
     def sentences(self) -> list[str]:
@@ -171,27 +182,38 @@ class Rationales:
             if count
         ]
         left = f"; left out: {', '.join(left_out)}" if left_out else ""
-        speak = "for the predicted label"
+        speak = (
+            "for the predicted label, by their shares in its logit less the mean over all labels"
+        )
         if self.against is not None:
-            speak = f"against {visible_name(self.against)}"
+            label = visible_name(self.against)
+            speak = (
+                f"against {label}, by what they add to the log-odds that a text is not {label}, to "
+                "first order"
+            )
         first = f"the first {self.top:,}"
         if self.top_of is not None:
             first += f", as many as are marked on average in {self.top_of}"
         sentences = [
             f"{self.texts:,} texts of {self.split} with marks, read as {FORMS[self.form]}{left}. "
             "Intervals: 95%, bootstrap over texts.",
-            f"Plausibility (higher is better): words in order of how they speak {speak}, by their "
-            "shares in its logit less the mean over all labels. AUPRC is ERASER's and rises where "
-            f"words have equal shares; AP, average precision, does not. F1 is that of {first}.",
+            f"Plausibility (higher is better): words in order of how they speak {speak}. AUPRC is "
+            "ERASER's and rises where words have equal shares; AP, average precision, does not. F1 "
+            f"is that of {first}.",
             "Faithfulness: what the predicted label's probability loses without the first words "
             "(comprehensiveness, higher is better), and with them alone (sufficiency, lower is "
             "better), in order of how they speak for the predicted label: mean over "
             f"{', '.join(map(str, PERCENT[:-1]))} and {PERCENT[-1]}% of the words, at least one. "
             f"Of the first {self.top:,} words: all but one of shorter texts.",
         ]
+        if self.spread:
+            sentences.append(
+                "To what orders a word, that of each other word is added, times "
+                f"{shown(self.spread)} for each word of distance."
+            )
         if self.short:
             texts = "text" if self.short == 1 else "texts"
-            sentences[-1] += f" Left out: {self.short:,} {texts} of a single word."
+            sentences[2] += f" Left out: {self.short:,} {texts} of a single word."
         if "ngrams" in self.figures:
             sentences.append(
                 "N-grams: in order of the words' shares in tfidf, which reads no context."

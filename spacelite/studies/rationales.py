@@ -188,6 +188,7 @@ def compare(
     *,
     against: int | None = None,
     top: int,
+    spread: float = 0.0,
     ngrams: Run | None = None,
     seed: int = SEED,
     backbone: str | None = None,
@@ -201,20 +202,31 @@ def compare(
     predictor = Predictor(run, backbone, device=device, tokens_per_batch=tokens_per_batch)
     orders: dict[str, tuple[list[Array], list[Array]]] = {}
     count = len(texts)
-    own, predicted, truncated = _shares(predictor, texts, on_progress)
+    own, logits, truncated = _shares(predictor, texts, on_progress)
     warn_of_truncated(run, truncated, count)
-    sources = {"run": own}
+    predicted = [int(np.argmax(of)) for of in logits]
+    sources = {"run": (own, logits)}
     if ngrams is not None:
         of_ngrams = Predictor(ngrams, backbone, device=device)
-        sources["ngrams"], *_ = _shares(of_ngrams, texts, on_progress)
-    for name, shares in sources.items():
-        centred = [run.record.task.centred(of) for of in shares]
-        speaking_for = [of[:, label] for of, label in zip(centred, predicted, strict=True)]
-        speaking = speaking_for if against is None else [-of[:, against] for of in centred]
+        sources["ngrams"] = _shares(of_ngrams, texts, on_progress)[:2]
+    for name, (shares, at) in sources.items():
+        speaking_for = [
+            run.record.task.centred(of)[:, label]
+            for of, label in zip(shares, predicted, strict=True)
+        ]
+        speaking = speaking_for
+        if against is not None:
+            speaking = [_against(*of, against) for of in zip(shares, at, strict=True)]
         orders[name] = speaking, speaking_for
     random = np.random.default_rng(seed)
     drawn = [random.random(len(of_text)) for of_text in marks]
     orders["random"] = (drawn, drawn)
+    if spread:
+        for name, (speaking, speaking_for) in orders.items():
+            orders[name] = (
+                [metrics.spread(of, spread) for of in speaking],
+                [metrics.spread(of, spread) for of in speaking_for],
+            )
     several = [number for number in range(count) if len(marks[number]) > 1]
     losses = _losses(
         predictor,
@@ -239,11 +251,23 @@ def compare(
         short=count - len(several),
         top=top,
         against=None if against is None else run.record.label_names[against],
+        spread=spread,
         seed=seed,
         figures=every,
         needs_ngrams=run.head.kind != "tfidf",
         **about,
     )
+
+
+def _against(shares: Array, logits: Array, label: int) -> Array:
+    """What words with shares (W, C) in the logits (C,) of a text add, to first order, to the
+    log-odds that it has another label than this one: (W,)."""
+    others = np.arange(len(logits)) != label
+    odds = np.exp(logits[others] - logits[others].max())
+    weight = np.full(len(logits), -1.0)
+    weight[others] = odds / odds.sum()
+    added: Array = shares @ weight
+    return added
 
 
 def _agreement(scores: Array, marks: Array, top: int) -> tuple[float, ...]:
@@ -265,10 +289,10 @@ def _with_f1(means: Array) -> Array:
 
 def _shares(
     predictor: Predictor, texts: Sequence[str], on_progress: OnProgress
-) -> tuple[list[Array], list[int], int]:
-    """What each word of N texts adds to each logit, (W, C) each, the predicted labels, and how many
-    texts are cut off at the maximum length: a word beyond it adds nothing."""
-    shares, predicted, truncated = [], [], 0
+) -> tuple[list[Array], list[Array], int]:
+    """What each word of N texts adds to each logit, (W, C) each, the logits, (C,) each, and how
+    many texts are cut off at the maximum length: a word beyond it adds nothing."""
+    shares, logits, truncated = [], [], 0
     spec = predictor.run.record.spec
     words = held_words(predictor.files, spec.prefix, spec.skip_first)
     on_progress("explain", 0, len(texts))
@@ -294,9 +318,9 @@ def _shares(
             if len(inside):
                 of_words[word_at[max(0, starts.min()) + inside[0]]] += part.contributions
         shares.append(of_words)
-        predicted.append(int(np.argmax(explained.probabilities)))
+        logits.append(np.array(explained.logits))
         on_progress("explain", number + 1, len(texts))
-    return shares, predicted, truncated
+    return shares, logits, truncated
 
 
 def _losses(
