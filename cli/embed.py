@@ -43,6 +43,7 @@ def embed(
     label_column: str | None = None,
     labels_as: str = "auto",
     label_separator: str | None = None,
+    task: str | None = None,
     split_column: str | None = None,
     test_fraction: float | None = None,
     skip_empty: bool = False,

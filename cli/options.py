@@ -38,7 +38,7 @@ SHARED = {
     "was embedded last]",
     "dataset": "Data set to embed and evaluate on, as in embed.",
     "backbone": "The folder of the run's backbone, if that was a local folder.",
-    "head": "Kind(s): space, linear, mlp, additive, logreg, tfidf.",
+    "head": "Kind(s): space, linear, mlp, additive, logreg, ridge, tfidf.",
     "preset": "Recommended settings; best: an additive head on layers+ngrams+space.",
     "seeds": "A number of seeds or a list: 3 means seeds 0, 1 and 2; 1,7,42 means these three; "
     "7, means seed 7 alone.",
@@ -52,6 +52,8 @@ SHARED = {
     "label_column": "Name of the label column, if it is not obvious.",
     "label_separator": "What separates several labels in one string, such as ';'; an empty string "
     "is no label then.",
+    "task": "What labels mean: single-label, multi-label, or regression for numbers to predict.  "
+    "[default: regression if all are numbers and some are not whole, else classes]",
     "split_column": "Name of the column that holds each row's split, in a single file.  [default: "
     "split, if it holds names of splits alone]",
     "labels_as": "auto: labels that are all whole numbers are read as numbers; text: every label "

@@ -101,10 +101,11 @@ def _print_runs(cache: str, members: Sequence[Run], systems: Sequence[str]) -> N
 
 def _columns(members: Sequence[Run], wide: bool) -> dict[str, list[str]]:
     """The columns after a run's system by heading; "" where a run has no value."""
-    seeds = [run.record.seed for run in members]
+    seeds, task = [run.record.seed for run in members], members[0].record.task
     columns = {"Seed": ["" if seed is None else str(seed) for seed in seeds]}
     for split, short in SPLITS.items():
-        for metric, figure in FIGURES.items():
+        for metric in (task.headline, task.second):
+            figure = FIGURES.get(metric, metric.upper())
             values = [run.record.metrics.get(split, {}).get(metric) for run in members]
             columns[f"{short}\n{figure}"] = [
                 "" if value is None else decimals(value, 4 if wide else 3) for value in values
@@ -158,10 +159,11 @@ def show(
     from spacelite.api.results import metrics_table
 
     _print_run(loaded, cache_file)
-    console.show(metrics_table(loaded.record.metrics, loaded.record.examples))
+    task = loaded.record.task
+    console.show(metrics_table(loaded.record.metrics, loaded.record.examples, task))
     for transfer in transfers:
         console.say(f"evaluated on {transfer.dataset} ({transfer.mapping})", style="bold")
-        console.show(metrics_table(transfer.metrics, transfer.examples))
+        console.show(metrics_table(transfer.metrics, transfer.examples, task))
         if transfer.seen:
             console.say(transfer.seen)
     if chosen is not None:

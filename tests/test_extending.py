@@ -455,6 +455,9 @@ class Number(Task):
     def strata(self, labels):
         return np.zeros(len(labels), np.int64)
 
+    def check(self, labels, classes):
+        return np.isfinite(labels).all()
+
     def label_names(self, label, names):
         return [f"{label:.3f}"]
 
@@ -470,13 +473,13 @@ class Number(Task):
     def weights(self, labels, targets, class_weights):
         return torch.ones_like(targets)
 
-    def cross_entropy(self, logits, labels, targets):
+    def loss_terms(self, logits, labels, targets):
         return (logits - targets) ** 2 / 2
 
-    def activation(self, logits):
-        return logits
+    def residuals(self, logits, targets):
+        return logits - targets
 
-    def count(self, logits, labels, shares=None):
+    def count(self, logits, labels, targets, shares=None):
         weights = torch.ones_like(logits[:, :, 0]) if shares is None else shares
         near = (logits[:, :, 0].round() == labels.round()).to(weights)
         confusion = weights.sum(dim=1)[:, None, None]

@@ -6,13 +6,18 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from spacelite.metrics.scores import METRICS, calibration, scores
+from spacelite.metrics.scores import METRICS, calibration
 from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL
 
 
 def outcome(task, confusion):
     """What the metrics of predictions with these counts are computed from."""
     return task.outcome(loss=2.0, ce=1.5, accuracy=0.25, confusion=confusion)
+
+
+def scores(of):
+    """Every metric of an outcome."""
+    return {name: metric.compute(of) for name, metric in METRICS.items()}
 
 
 def scikit_learns(labels, predicted, average):

@@ -21,6 +21,7 @@ from spacelite.cache.store import Cache
 from spacelite.metrics.scores import METRICS
 from spacelite.runs import store as runs
 from spacelite.runs.record import RunRecord
+from spacelite.tasks import SINGLE_LABEL
 from spacelite.training import checkpoints, engine, loop, plan
 from spacelite.training.config import TrainingConfig
 from spacelite.training.loop import TrainedHead
@@ -623,4 +624,4 @@ def test_every_list_is_of_values_that_a_head_takes():
     for name, values in lists.items():
         kind = "additive" if name == "blocks" else "space"
         for value in values:
-            loop.check([heads.config(kind, **{name: value})], TRAINING)
+            loop.check([heads.config(kind, **{name: value})], TRAINING, SINGLE_LABEL)

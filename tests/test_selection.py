@@ -248,7 +248,7 @@ def test_systems_of_other_caches_are_compared_on_the_same_test_examples(bert, tm
     for row in (one, two):
         with np.load(tmp_path / "runs" / row.runs[0] / "predictions.npz") as arrays:
             right.append(arrays["test/logits"].argmax(axis=1) == arrays["test/label"])
-    assert pair.accuracy.value == pytest.approx(right[0].mean() - right[1].mean())
+    assert pair.headline.value == pytest.approx(right[0].mean() - right[1].mean())
     only = [int((a & ~b).sum()) for a, b in (right, right[::-1])]
     assert pair.p == pytest.approx(stats.binomtest(min(only), sum(only)).pvalue)
     assert together.analysis.cost.caches == 3

@@ -23,6 +23,7 @@ from spacelite.heads.space import SpaceBlock
 from spacelite.inference import explanation, prediction, transfer
 from spacelite.reports.render import page as pages
 from spacelite.runs import store as runs
+from spacelite.tasks import SINGLE_LABEL
 from spacelite.training import batches, engine, loop, memory
 from spacelite.training.config import TrainingConfig
 from spacelite.training.loop import train
@@ -324,7 +325,7 @@ def test_a_head_that_is_no_ensemble_keeps_its_id():
 @pytest.mark.parametrize("wrong", [0, -1, 1001, "2", 1.5, None])
 def test_wrong_ensembles_are_refused(wrong, cache):
     with pytest.raises(SpaceliteError, match=r"^ensemble=.*: give a whole number from 1 to 1,000$"):
-        loop.check([heads.config("space", ensemble=wrong)], TRAINING)
+        loop.check([heads.config("space", ensemble=wrong)], TRAINING, SINGLE_LABEL)
 
 
 # As any head.

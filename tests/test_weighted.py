@@ -185,10 +185,12 @@ def test_weighted_counts_of_several_labels():
     logits = torch.from_numpy(random.normal(size=(3, 50, 4)))
     labels = torch.from_numpy(random.integers(0, 2, (50, 4)))
     counts = torch.from_numpy(random.integers(0, 3, (3, 50)))
-    correct, confusion = MULTI_LABEL.count(logits, labels, counts)
+    correct, confusion = MULTI_LABEL.count(logits, labels, labels, counts)
     for head in range(3):
         rows = np.repeat(np.arange(50), counts[head].numpy())
-        own_correct, own = MULTI_LABEL.count(logits[head : head + 1, rows], labels[rows])
+        own_correct, own = MULTI_LABEL.count(
+            logits[head : head + 1, rows], labels[rows], labels[rows]
+        )
         assert float(correct[head]) == float(own_correct[0])
         torch.testing.assert_close(confusion[head], own[0].double())
 

@@ -186,6 +186,7 @@ LABELS = Kind('give {"their label": "the run\'s label"}, or a list of "theirs=th
 KINDS: dict[str, Kind] = {
     **dict.fromkeys(("dtype", "padding", "preset", "revision", "name"), NAME),
     **dict.fromkeys(("metric", "split", "labels_as", "label_separator", "quoting"), NAME),
+    **dict.fromkeys(("task", "loss"), NAME),
     **dict.fromkeys(("head", "compare"), NAMES),
     **dict.fromkeys(("cache_dir", "data_dir"), PATH),
     **dict.fromkeys(("path", "file", "out"), FILE),

@@ -65,6 +65,7 @@ def embed(
     data_dir: str | Path | None = None,
     labels_as: str = "auto",
     label_separator: str | None = None,
+    task: str | None = None,
     split_column: str | None = None,
     test_fraction: float | None = None,
     skip_empty: bool = False,
@@ -126,6 +127,9 @@ def embed(
             label as it is written.
         label_separator: What separates several labels in one string, such as `;` (multi-label); an
             empty string is no label then.
+        task: What labels mean: `single-label`, `multi-label`, or `regression` for numbers to
+            predict. Default: regression if all labels are numbers and some are not whole, else
+            classification.
         split_column: Name of the column of a file or DataFrame that holds the split of each row:
             `train`, `validation` (or `val`, `valid`, `dev`) or `test`. Default: `split`, if names
             of splits are all that it holds.
@@ -206,6 +210,7 @@ def import_cache(
     label_column: str | None = None,
     labels_as: str = "auto",
     label_separator: str | None = None,
+    task: str | None = None,
     split_column: str | None = None,
     test_fraction: float | None = None,
     skip_empty: bool = False,
@@ -244,6 +249,7 @@ def import_cache(
         label_column: Name of the label column. Default: recognised automatically.
         labels_as: As for `embed`.
         label_separator: As for `embed`.
+        task: As for `embed`.
         split_column: Name of the column that holds the split of each row. Default: `split`. Without
             one, validation is drawn from the texts, or from what identifies them: their token ids,
             or hidden states.

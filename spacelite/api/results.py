@@ -38,7 +38,8 @@ from spacelite.reports.document.tables import runs_table, short_id, trained_tabl
 from spacelite.reports.render import forms, markup, page
 from spacelite.runs.record import RunRecord, TransferRecord
 from spacelite.runs.store import Run
-from spacelite.settings import choose_from
+from spacelite.settings import one_of, require
+from spacelite.tasks import Task, known_metrics
 from spacelite.types import Array
 from spacelite.visible import shortened, visible, visible_name
 
@@ -533,7 +534,7 @@ class Evaluation:
 
     def table(self) -> Table:
         """The table as it is printed."""
-        return metrics_table(self.metrics, self.record.examples)
+        return metrics_table(self.metrics, self.record.examples, self.run.record.task)
 
     def __str__(self) -> str:
         plain = markup.Plain().columns(self.table())
@@ -543,12 +544,13 @@ class Evaluation:
         return "\n\n".join([plain, *compared, "\n".join(self.rationales.sentences)])
 
     def __repr__(self) -> str:
-        figures = []
+        figures, task = [], self.run.record.task
         for split, scores in self.metrics.items():
-            value = scores.get("accuracy")
+            value = scores.get(task.headline)
             figures.append(f"{split} {'unknown' if value is None else decimals(value, 4)}")
         return visible(
-            f"<run {self.run.id} evaluated on {self.record.dataset}: accuracy {', '.join(figures)}>"
+            f"<run {self.run.id} evaluated on {self.record.dataset}: "
+            f"{task.metrics[task.headline].in_words} {', '.join(figures)}>"
         )
 
     def _repr_html_(self) -> str:
@@ -559,10 +561,12 @@ class Evaluation:
         return markup.fragment([self.table(), *compared, about])
 
 
-def metrics_table(metrics: dict[str, dict[str, float | None]], examples: dict[str, int]) -> Table:
+def metrics_table(
+    metrics: dict[str, dict[str, float | None]], examples: dict[str, int], task: Task
+) -> Table:
     """The number of each split's examples, and every metric: a line each, a column per split."""
     lines = [Line.of("Examples", *(f"{examples[split]:,}" for split in metrics))]
-    for name, metric in METRICS.items():
+    for name, metric in task.metrics.items():
         values = [scores.get(name) for scores in metrics.values()]
         figures = ["–" if value is None else decimals(value, 4) for value in values]
         lines.append(Line.of(metric.heading, *figures))
@@ -643,13 +647,14 @@ class Runs(Sequence["TrainedRun"]):
         """The run with the best value of a metric on the validation split.
 
         Args:
-            metric: Name of the metric, one of METRICS.
+            metric: Name of the metric; of numbers, the RMSE takes the place of macro F1.
 
         Raises:
             SpaceliteError: There is no such metric, or no run.
         """
-        if metric not in METRICS:
-            raise SpaceliteError(f"metric={metric}: {choose_from(metric, METRICS)}", ["metric"])
+        require("metric", metric, one_of(*known_metrics()))
+        if self._runs:
+            metric = self._runs[0].record.task.metric(metric)
         values = [(run.metrics.get("validation", {}).get(metric), run) for run in self._runs]
         known = [(value, run) for value, run in values if value is not None]
         if not self._runs:
@@ -658,7 +663,7 @@ class Runs(Sequence["TrainedRun"]):
             raise SpaceliteError(
                 f"no run has a {metric} on the validation split: choose another metric", ["metric"]
             )
-        choose = max if METRICS[metric].higher_is_better else min
+        choose = max if known_metrics()[metric].higher_is_better else min
         return choose(known, key=lambda pair: pair[0])[1]
 
     def to_frame(self) -> pd.DataFrame:

@@ -617,6 +617,7 @@ class TrainedRun:
                 ["cache"],
             )
         reading = among(arguments, Reading)
+        task = self.record.task
         defaults = inspect.signature(self.evaluate).parameters
         for option in (*OF_DATASET, *reading):
             if wish is not None and option in OF_PREDICTOR:
@@ -639,6 +640,7 @@ class TrainedRun:
                 data_dir=files.data_folder(data_dir),
                 training=False,
                 scratch=self.cache_dir,
+                task=task.name if task.of_numbers else None,
                 **reading,
             )
             transfer.label_numbers(self.run, data.name, data.label_names, data.task, labels)

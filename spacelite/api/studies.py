@@ -188,6 +188,7 @@ def cross_validate(
     data_seed: int = 0,
     schedule: str = "constant",
     clip_norm: float | None = None,
+    loss: str | None = None,
     class_weights: str = "none",
     baselines: bool = True,
     device: str = "auto",
@@ -228,6 +229,8 @@ def cross_validate(
         data_seed: Seed of the order of the examples.
         schedule: Schedule of the learning rate: `constant` or `cosine`.
         clip_norm: Maximum norm of a head's gradient; None for no clipping.
+        loss: Loss of labels that are numbers: `squared` (default) or `huber`, which counts errors
+            beyond a standard deviation of the training labels linearly.
         class_weights: `none`, or `balanced`: every class has the same total weight in the loss, by
             the examples that a head sees.
         baselines: Whether `tfidf` and `logreg` on the mean are fitted on the same folds.
@@ -376,6 +379,7 @@ def learning_curve(
     data_seed: int = 0,
     schedule: str | None = None,
     clip_norm: float | None = None,
+    loss: str | None = None,
     baselines: bool = True,
     device: str = "auto",
     cache_dir: str | Path | None = None,
@@ -414,6 +418,8 @@ def learning_curve(
         data_seed: Seed of the order of the examples.
         schedule: Schedule of the learning rate, `constant` (the default) or `cosine`.
         clip_norm: Maximum norm of a head's gradient; None for no clipping.
+        loss: Loss of labels that are numbers: `squared` (default) or `huber`, which counts errors
+            beyond a standard deviation of the training labels linearly.
         baselines: Whether `tfidf` and `logreg` on the mean are fitted to the same subsets.
         device: `auto`, `cpu`, `cuda`, ...
         cache_dir: Folder of caches and runs. Default: that of the cache.

@@ -29,6 +29,7 @@ from spacelite.runs import store
 from spacelite.runs.record import SearchRecord, run_id
 from spacelite.runs.store import Run
 from spacelite.settings import OTHER_NAMES, details, effective, shown, symbols
+from spacelite.tasks import plain_loss
 from spacelite.training import loss_terms, plan
 from spacelite.training.config import TrainingConfig
 from spacelite.types import Array
@@ -73,6 +74,7 @@ def train(
     data_seed: int = 0,
     schedule: str = "constant",
     clip_norm: float | None = None,
+    loss: str | None = None,
     class_weights: str = "none",
     sample_weight: Sequence[float] | str | None = None,
     patience: int | None = None,
@@ -126,6 +128,8 @@ def train(
         data_seed: Seed of the order of the examples.
         schedule: Schedule of the learning rate: `constant` or `cosine`.
         clip_norm: Maximum norm of a head's gradient; None for no clipping.
+        loss: Loss of labels that are numbers: `squared` (default) or `huber`, which counts errors
+            beyond a standard deviation of the training labels linearly.
         class_weights: Weights of the classes in the loss: `none` or `balanced`.
         sample_weight: The weight of each training example in the losses, at least 0: a list with
             one for each row of the data that were embedded, or for each training example, (N,); or
@@ -187,12 +191,12 @@ def train(
     with cache.open() as opened:
         opened.require_training()
         opened.require_complete()
-        examples = len(opened.splits["train"])
+        examples, task = len(opened.splits["train"]), opened.task
         weights = columns.weights(opened, sample_weight)
         asked["sample_weight"] = weights.name
         planned = plan.plan(asked, opened, search=search, arguments=known)
         configs, training = planned.configs, planned.training
-        loop.check(configs, training)
+        loop.check(configs, training, opened.task)
         engine.check_threshold(opened, training)
         if training.threshold is not None:
             log.info(
@@ -263,13 +267,17 @@ def train(
         examples,
         training,
         [
-            (result.config.learning_rate, [entry["validation"]["ce"] for entry in result.history])
+            (
+                result.config.learning_rate,
+                [plain_loss(entry["validation"]) for entry in result.history],
+            )
             for result in results
             if isinstance(result.config, TrainedHeadConfig)
             and result.history
             and result.kept
             and result.config.start is None  # on top of others, few updates are enough
         ],
+        task.loss_in_words,
     )
     if improving is not None:
         log.warning("%s", improving)
@@ -282,7 +290,8 @@ def train(
         ))
     ]  # fmt: skip
     if large:
-        log.warning("%s", SpaceliteError(loss_terms.sentence(large, "heads", "="), LOSS_WEIGHTS))
+        said = loss_terms.sentence(large, "heads", "=", task.loss_in_words)
+        log.warning("%s", SpaceliteError(said, LOSS_WEIGHTS))
     trained = [run.record for run in saved.values()]
     for name in dict.fromkeys(record.system for record in trained):
         for note in start_note(name, [record for record in trained if record.system == name]):

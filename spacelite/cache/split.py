@@ -22,6 +22,7 @@ from spacelite.cache.hdf5 import DataFile
 from spacelite.cache.spec import CacheSpec
 from spacelite.data.splits import DIGEST, Digests, digests
 from spacelite.errors import SpaceliteError
+from spacelite.tasks import find_task
 from spacelite.types import Array
 
 if TYPE_CHECKING:
@@ -235,9 +236,7 @@ class CachedSplit:
         ends = (int(self.offsets[0]), int(self.offsets[-1]))
         if ends != (0, self.tokens) or (self.offsets[1:] <= self.offsets[:-1]).any():
             raise ValueError(f"the offsets of {self.name} do not divide its tokens")
-        most = len(spec.label_names) - 1 if self.labels.ndim == 1 else 1
-        # Other tasks say themselves what a label is.
-        if spec.task is None and not 0 <= self.labels.min() <= self.labels.max() <= most:
+        if not find_task(spec.task, self.labels).check(self.labels, len(spec.label_names)):
             raise ValueError(f"the labels of {self.name} are not those of its settings")
 
     @property

@@ -436,7 +436,7 @@ class Cache:
                 stored.hidden_width(values), self.spec.dtype, f"{name}/pooled" in places, 0
             )
             of_labels = (examples, *((len(self.spec.label_names),) * (len(labels.shape) > 1)))
-            dtype = "int64" if self.spec.task is None else labels.dtype  # of classification
+            dtype = find_task(self.spec.task, np.empty((0,) * len(labels.shape))).label_type
             shapes[name] = layout.cache_shapes(
                 # Of these sizes, without memory.
                 SplitIndex(

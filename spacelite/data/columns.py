@@ -22,7 +22,8 @@ from spacelite.data.splits import (
     standard_split,
 )
 from spacelite.errors import SpaceliteError
-from spacelite.settings import one_of, require, suggestion
+from spacelite.settings import one_of, optional, require, suggestion
+from spacelite.tasks import TASKS, find_task
 
 TEXT_COLUMNS = ("text", "sentence", "review", "content", "comment", "post", "tweet", "document")
 STAND_IN = "what stands for the texts"  # the name of a column where a table has no texts
@@ -43,6 +44,7 @@ Rows = npt.NDArray[np.int64]
 
 SURROGATE = re.compile("[\ud800-\udfff]")  # half of a pair, which no encoding can hold
 WHOLE, FRACTION = r"[+-]?\d+(\.0+)?", r"[+-]?\d*\.\d+"
+NUMBER = r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,12 +55,14 @@ class Reading:
     label_column: str | None = None
     labels_as: str = "auto"
     label_separator: str | None = None
+    task: str | None = None  # in TASKS; None: found by the labels
     split_column: str | None = None
     skip_empty: bool = False
     quoting: str = "standard"  # one of `readers.QUOTING`
 
     def __post_init__(self) -> None:
         require("labels_as", self.labels_as, one_of(*LABELS_AS))
+        require("task", self.task, optional(one_of(*TASKS)))
         for role in ("text_column", "label_column"):
             if self.split_column is not None and getattr(self, role) == self.split_column:
                 raise SpaceliteError(
@@ -552,6 +556,114 @@ def _check_spellings(values: list[Any], converted: list[Any], name: str) -> None
         )
 
 
+def is_fraction(value: Any) -> bool:
+    """Whether a label is a number that is not whole, or the text of one."""
+    if isinstance(value, str):
+        return bool(re.fullmatch(NUMBER, value.strip())) and not float(value).is_integer()
+    return isinstance(value, float) and not value.is_integer()
+
+
+def task_of_numbers(
+    labels: Labelled, reading: Reading, class_names: Sequence[str], name: str
+) -> str | None:
+    """The task whose labels are numbers to predict, and not classes: the one that is named, else
+    the first if all labels are numbers and one is not whole, which is logged. None for classes.
+    Raises SpaceliteError if the task that is named does not fit."""
+    used = [value for value, count in zip(labels.values, labels.counts, strict=True) if count]
+    if reading.task is not None:
+        if not TASKS[reading.task].of_numbers:
+            return None
+        for option in ("labels_as", "label_separator"):
+            if (value := getattr(reading, option)) != getattr(Reading, option):
+                raise SpaceliteError(
+                    f"{option}={value} has no effect on numbers (task={reading.task}): leave one "
+                    "of them out",
+                    [option, "task"],
+                )
+        if class_names:
+            raise SpaceliteError(
+                f"task={reading.task}: the labels of {name} are classes "
+                f"({', '.join(class_names)}): leave task out, or name another column with "
+                "label_column",
+                ["task", "label_column"],
+            )
+        return reading.task
+    if reading.labels_as == "text" or reading.label_separator is not None or class_names:
+        return None
+    numbers = [
+        not isinstance(value, bool)
+        and (isinstance(value, int | float) or bool(re.fullmatch(NUMBER, str(value).strip())))
+        for value in used
+    ]
+    first = next(filter(is_fraction, used), None)
+    known = next((task.name for task in TASKS.values() if task.of_numbers), None)
+    if known is None or first is None or not all(numbers):
+        return None
+    log.info(
+        "%s",
+        SpaceliteError(
+            f"{name}: labels such as {first} are numbers, which heads learn to predict "
+            f"(task={known!r}); labels_as='text' makes classes of them",
+            ["task", "labels_as"],
+        ),
+    )
+    return known
+
+
+def targets(labels: Labelled, name: str) -> npt.NDArray[np.float64]:
+    """The numbers of N rows, (N,). Raises SpaceliteError, which names the row, for what is no
+    finite number."""
+    numbers = np.empty(len(labels.values))
+    for at, (value, count) in enumerate(zip(labels.values, labels.counts, strict=True)):
+        try:
+            if isinstance(value, bool | list):
+                raise ValueError(value)
+            numbers[at] = float(value)
+            problem = "" if np.isfinite(numbers[at]) else "which is not finite"
+        except (TypeError, ValueError, OverflowError):
+            problem = "which is not a number"
+        if problem and count:
+            example = int(np.flatnonzero(labels.index == at)[0])
+            split = SPLITS[labels.split[example]]
+            raise SpaceliteError(
+                f"{name} {split}: row {labels.row[example]:,} has label {str(value)[:40]!r}, "
+                f"{problem}: correct or remove it, or name another column with label_column",
+                ["label_column"],
+            )
+    return numbers[labels.index]
+
+
+def classes(
+    labels: Labelled,
+    reading: Reading,
+    class_names: Sequence[str],
+    name: str,
+    *,
+    required: bool = True,
+) -> tuple[Labels, tuple[str, ...]]:
+    """The numbered classes of N rows, and their names, as `numbered` returns them. If `required`,
+    a separator that is given occurs in a label."""
+    if reading.label_separator is not None:
+        labels = divided(labels, reading.label_separator, name, required=required)
+    if reading.labels_as == "text":
+        labels = as_text(labels, named=bool(class_names))
+    else:
+        labels = stripped(labels, name)
+        refuse_joined(labels, name)
+        refuse_missing_words(labels, name)
+        labels = as_numbers(labels, name)
+    numbers, names = numbered(labels, class_names, name)
+    warn_of_similar(names, name)
+    found = find_task(None, numbers)
+    if reading.task not in (None, found.name):
+        raise SpaceliteError(
+            f"task={reading.task}: {name} is a data set of {found.phrase}: leave task out, or name "
+            "another column with label_column",
+            ["task", "label_column"],
+        )
+    return numbers, names
+
+
 def divided(labels: Labelled, separator: str, name: str, *, required: bool = True) -> Labelled:
     """The labels of each string, whose parts are separated; if `required`, at least once."""
     values = labels.values
@@ -641,8 +753,9 @@ def numbered(
     if len(different) > 50 and len(different) > rows / 2:
         raise SpaceliteError(
             f"{name}: {len(different):,} different labels in {rows:,} rows are not "
-            "classes: name another column with label_column",
-            ["label_column"],
+            "classes: name another column with label_column, or give task='regression' if they "
+            "are numbers to predict",
+            ["label_column", "task"],
         )
     order: Sequence[Any]
     kinds = sorted({type(value).__name__ for value in values})

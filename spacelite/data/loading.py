@@ -436,26 +436,22 @@ def _numbered(
             )
         class_names = class_names or names
     values = columns.Labelled.joined(parts)
+    of_numbers = columns.task_of_numbers(values, reading, class_names, name)
     if reading.text_column is None or reading.label_column is None:
         for pair in dict.fromkeys(chosen.values()):
             alike = [split for split in tables if chosen[split] == pair]
             where = name if len(alike) == len(tables) else f"{name} ({', '.join(alike)})"
             numbers = [*map(SPLITS.index, alike)]
             pooled = values if alike == [*tables] else values.take(np.isin(values.split, numbers))
-            named = reading.label_column is not None
+            named = reading.label_column is not None or of_numbers is not None
             columns.log_choice(where, tables[alike[-1]].names, *pair, pooled, named)
-    if reading.label_separator is not None:
-        # Texts to evaluate on may have one label each.
-        values = columns.divided(values, reading.label_separator, name, required=training)
-    if reading.labels_as == "text":
-        values = columns.as_text(values, named=bool(class_names))
+    task: str | None = None  # of classification
+    labels: npt.NDArray[Any]
+    label_names: tuple[str, ...] = (label_name,)
+    if of_numbers is not None:
+        task, labels = of_numbers, columns.targets(values, name)
     else:
-        values = columns.stripped(values, name)
-        columns.refuse_joined(values, name)
-        columns.refuse_missing_words(values, name)
-        values = columns.as_numbers(values, name)
-    labels, label_names = columns.numbered(values, class_names, name)
-    columns.warn_of_similar(label_names, name)
+        labels, label_names = columns.classes(values, reading, class_names, name, required=training)
     ends = np.cumsum([*map(len, tables.values())])
     splits = {
         split: Split(table.column(chosen[split][0]), of_split, table.source_rows)
@@ -463,7 +459,7 @@ def _numbered(
             tables.items(), np.split(labels, ends[:-1]), strict=True
         )
     }
-    return TextDataset(name, splits, label_names, place, reading.quoting, text_name)
+    return TextDataset(name, splits, label_names, place, reading.quoting, text_name, task)
 
 
 def _completed(
@@ -508,8 +504,15 @@ def _completed(
 
 
 def _check_classes(dataset: TextDataset, limit: int | None = None, *, warn: bool) -> None:
-    """Refuse training data of a single class; warn of labels that are too rare to be learned."""
+    """Refuse training data of a single class or number; warn of labels that are too rare to be
+    learned."""
     labels = dataset.splits["train"].labels
+    if dataset.task.of_numbers and not dataset.task.learnable(labels):
+        raise SpaceliteError(
+            f"the train split of {dataset.name} has the label {labels[0]:g} everywhere: there is "
+            "nothing to learn; name another column with label_column",
+            ["label_column"],
+        )
     counts = dataset.task.label_counts(labels, len(dataset.label_names)).tolist()
     present = [name for name, count in zip(dataset.label_names, counts, strict=True) if count]
     if len(present) < dataset.task.fewest_present:

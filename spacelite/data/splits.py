@@ -31,7 +31,7 @@ LABELS_NAMED = 5  # in a message
 AT_ONCE = 1000  # values of a column that are Python objects at a time
 DROPPED = dict.fromkeys([*range(33), 127])  # ascii control characters and the space
 
-Labels = npt.NDArray[np.int64]
+Labels: TypeAlias = "npt.NDArray[Any]"  # as the task has them: int64, or float64 for numbers
 Digests = npt.NDArray[np.void]
 DIGEST = np.dtype("V16")  # a hash of 16 bytes
 
@@ -222,7 +222,8 @@ class Split:
     """N texts and their labels."""
 
     texts: Sequence[Text]
-    labels: Labels  # (N,) int64 of 0..C-1; (N, C) int64 of 0 and 1 in a multi-label task
+    # (N,) int64 of 0..C-1; (N, C) int64 of 0 and 1 in a multi-label task; (N,) float64 of numbers
+    labels: Labels
     sources: Sources | None = None  # where the examples come from; None if that is not known
 
     def part(self, first: int, last: int) -> Split:

@@ -335,12 +335,11 @@ def seeds(run: Run) -> list[Block]:
 def details(run: Run, cache_dir: Path) -> list[Block]:
     """Figures by label, confusions and calibration, as in reports."""
     group, analysis = analysed([run], cache_dir)
-    if not analysis.systems:
+    calibration = analysis.systems[0].calibration if analysis.systems else None
+    if calibration is None:
         return [Paragraph("Its predictions are not there: figures by label are not known.")]
     part = GroupFindings(group.section, analysis, None)
     tables = [block for block in SECTIONS["confusion"](part, 1) if isinstance(block, Table)]
-    (system,) = analysis.systems
-    calibration = system.calibration
     counts = np.array(calibration.count)
     sure, right = (
         float((np.array(values) * counts).sum() / counts.sum())
@@ -393,8 +392,8 @@ def baselines(run: Run, cache_dir: Path) -> list[Block]:
         for pair in pairs:
             pair = pair if pair.first == own else pair.reversed()
             compared = [
-                with_sign(100 * pair.accuracy.value, 1),
-                wording.interval(pair.accuracy),
+                with_sign(100 * pair.headline.value, 1),
+                wording.interval("accuracy", pair.headline),
                 p_value(pair.corrected).removeprefix("p ").removeprefix("= "),
             ]
         name = f"{row.system} (this one)" if row.system == own else row.system

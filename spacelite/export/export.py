@@ -173,6 +173,11 @@ def export(
             "and has no backbone whose weights could be rounded",
             ["quantize"],
         )
+    if not run.record.task.has_probabilities:
+        raise SpaceliteError(
+            f"run {run.id} cannot be exported: exports give probabilities of labels, and it "
+            f"predicts {run.record.task.phrase}; classify texts with predict"
+        )
     if (reason := form.refusal(run)) is not None:
         raise SpaceliteError(f"run {run.id} cannot be exported to={to}: {reason}", ["to"])
     form.require(run)

@@ -13,7 +13,7 @@ from typing import Any
 from spacelite.heads.additive import AdditiveHead
 from spacelite.heads.base import Head, TokenHead
 from spacelite.heads.config import HeadConfig, TrainedHeadConfig
-from spacelite.heads.linear import LinearHead, LogregHead, MLPHead
+from spacelite.heads.linear import LinearHead, LogregHead, MLPHead, RidgeHead
 from spacelite.heads.ngrams import TfidfHead
 from spacelite.heads.pooling import POOLINGS, Pooling
 from spacelite.heads.space import SpaceHead
@@ -40,6 +40,7 @@ KINDS: dict[str, type[Head]] = {
     "mlp": MLPHead,
     "additive": AdditiveHead,
     "logreg": LogregHead,
+    "ridge": RidgeHead,
     "tfidf": TfidfHead,
 }
 

@@ -301,10 +301,11 @@ class AdditiveHead(Head):
             blocks = dict(zip(names, pool.map(fitted, names), strict=True))
         held = [fit.held for fit, _ in blocks.values()]
         side_by_side = np.concatenate([centre(logits) for logits in held], axis=1)
-        stacked = logistic.fit(side_by_side, problems, STACKED)
+        stacked = logistic.fit(side_by_side / problems.spread, problems, STACKED)
         # What the logits of each block weigh, (C, C).
         identity = centre(np.eye(objective.classes))
-        weights = [part @ identity for part in np.split(stacked.weight, len(held), 1)]
+        of_blocks = np.split(stacked.weight / problems.spread, len(held), 1)
+        weights = [part @ identity for part in of_blocks]
         parameters: dict[str, Array] = {}
         bias = stacked.bias
         logits = np.zeros_like(held[0]) + stacked.bias

@@ -20,6 +20,7 @@ from typing_extensions import override
 from spacelite.heads.config import HeadConfig
 from spacelite.lazy import np, torch
 from spacelite.tasks import Task
+from spacelite.tasks.base import Unit
 from spacelite.types import Array
 
 Parameters: TypeAlias = "dict[str, torch.Tensor]"  # by name
@@ -35,9 +36,11 @@ class Batch:
 
     lengths: torch.Tensor  # tokens per example, (B,) int64
     tokens: torch.Tensor  # the same as floats, (B, 1)
-    labels: torch.Tensor  # (B,) or (B, C) int64
-    targets: torch.Tensor  # 1 for the classes that an example has, else 0, (B, C)
-    # Of the cross-entropy's terms, (B, 1) or (B, C); (K, B, ...) if heads have their own.
+    labels: torch.Tensor  # (B,) or (B, C), as the task has them
+    # 1 for the classes that an example has, else 0, or the numbers to predict, (B, C); (K, B, C) if
+    # they are standardised for each head.
+    targets: torch.Tensor
+    # Of the loss's terms, (B, 1) or (B, C); (K, B, ...) if heads have their own.
     weights: torch.Tensor
     # Their sum over the whole batch; with `sample_weights` that of each head, (K, 1, 1).
     weight: float | torch.Tensor
@@ -57,6 +60,10 @@ class Batch:
         weight = torch.where(total > 0, total, 1).to(weights).view(-1, 1, 1)
         return replace(self, sample_weights=sample_weights, weights=weights, weight=weight)
 
+    def standardised(self, unit: Unit) -> Batch:
+        """The batch with the targets of each head in its unit."""
+        return replace(self, targets=unit.standardised(self.labels).to(self.targets))
+
     def part(self, first: int, last: int) -> Batch:
         """Examples first:last; `weight` is still that of the whole batch."""
         return self.some(slice(first, last))
@@ -67,7 +74,7 @@ class Batch:
             self.lengths[rows],
             self.tokens[rows],
             self.labels[rows],
-            self.targets[rows],
+            self.targets[..., rows, :],
             self.weights[..., rows, :],
             self.weight,
             self.task,
@@ -75,9 +82,8 @@ class Batch:
         )
 
     def logit_gradients(self, logits: torch.Tensor) -> torch.Tensor:
-        """The gradient of the batch's weighted mean cross-entropy with respect to `logits`
-        (K, B, C)."""
-        residuals = self.task.activation(logits).sub_(self.targets).mul_(self.weights)
+        """The gradient of the batch's weighted mean loss with respect to `logits` (K, B, C)."""
+        residuals = self.task.residuals(logits, self.targets).mul_(self.weights)
         if self.sample_weights is not None:
             residuals.mul_(self.sample_weights[:, :, None])
         return residuals.div_(self.weight)
@@ -85,8 +91,8 @@ class Batch:
 
 @dataclass(frozen=True)
 class Objective:
-    """What is minimised: the cross-entropy of a task with C classes, of which each may have a
-    weight, as `Task.weights` takes them."""
+    """What is minimised: the loss of a task with C classes, of which each may have a weight, as
+    `Task.weights` takes them."""
 
     task: Task
     classes: int
@@ -227,12 +233,12 @@ class Totals:
     """Sums over examples, from which the losses and metrics of K heads are computed. Where heads
     give examples weights, all are sums of these, and the last three (K,) too."""
 
-    ce: torch.Tensor  # cross-entropy without weights, (K,) float64
+    ce: torch.Tensor  # the plain loss, such as the cross-entropy, without weights, (K,) float64
     weighted_ce: torch.Tensor  # with the weights of its terms, (K,) float64
     correct: torch.Tensor  # examples that are predicted correctly, (K,)
     confusion: torch.Tensor  # confusion matrices, (K, ...), in the task's layout
     examples: int | torch.Tensor = 0
-    terms: int | torch.Tensor = 0  # of the cross-entropy
+    terms: int | torch.Tensor = 0  # of the loss
     weight: float | torch.Tensor = 0.0  # of these terms
 
     @classmethod
@@ -243,18 +249,19 @@ class Totals:
         return cls(ce, weighted_ce, correct, torch.zeros(heads, *shape, dtype=torch.float64))
 
     def losses(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Weighted and plain mean cross-entropy of everything added, as one batch, (K,) each."""
+        """Weighted and plain mean loss of everything added, as one batch, (K,) each."""
         return self.weighted_ce / self.weight, self.ce / self.terms
 
     def add(self, logits: torch.Tensor, batch: Batch) -> None:
         """Add a batch, whose `logits` are (K, B, C)."""
         task = batch.task
-        terms = task.cross_entropy(logits, batch.labels, batch.targets).double()
+        terms = task.loss_terms(logits, batch.labels, batch.targets).double()
         if batch.sample_weights is not None:
             terms *= batch.sample_weights[:, :, None]
         self.ce += terms.sum(dim=(1, 2)).cpu()
         self.weighted_ce += (terms * batch.weights).sum(dim=(1, 2)).cpu()
-        correct, confusion = task.count(logits, batch.labels, batch.sample_weights)
+        counts = task.count(logits, batch.labels, batch.targets, batch.sample_weights)
+        correct, confusion = counts
         self.correct += correct
         self.confusion += confusion
         if batch.sample_weights is None:
@@ -295,6 +302,8 @@ class Head(ABC):
         self.sample_weights: torch.Tensor | None = None
         # With these, the class weights of each head, (K, ...); None for those of the objective.
         self.class_weights: torch.Tensor | None = None
+        # In training, the unit of each head's targets and logits; None for that of the labels.
+        self.unit: Unit | None = None
         # By split, the logits on top of which a part of a head is trained, (N, C), or (K, N, C) if
         # each has its own.
         self.starts: dict[str, torch.Tensor] = {}
@@ -380,6 +389,14 @@ class Head(ABC):
         """An estimate of the memory that `fit` takes beside the hidden states; `width` is that of
         what the head reads."""
         return 0
+
+    @classmethod
+    def rescaled(cls, parameters: Parameters, factor: float, shift: float) -> Parameters:
+        """The parameters of the head whose logits are these times `factor`, plus `shift`."""
+        scaled = dict(parameters)
+        for name, added in (("classifier.weight", 0.0), ("classifier.bias", shift)):
+            scaled[name] = (parameters[name].double() * factor + added).float()
+        return scaled
 
     # Each token's share in the logits, in numpy: reports do not need torch.
 

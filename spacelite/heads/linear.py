@@ -133,18 +133,14 @@ class LogregHead(LinearHead):
         problems = logistic.Problems.of(train, objective, class_weights)
         if config.C == logistic.AUTO:
             mean, scale = logistic.standardise(inputs)
-            fit = logistic.fit(inputs, problems, config.C, STRENGTHS)
-            weight = fit.weight * scale
-            bias, chosen = fit.bias - weight @ mean, {"C": fit.strength}
-        else:
-            weight = np.zeros((objective.classes, inputs.shape[1]))
-            bias, chosen = np.zeros(objective.classes), {}
-            for problem in problems.each:
-                columns = problem.columns
-                weight[columns], bias[columns] = _scikit_learns(inputs, problem, problems, config.C)
-        parameters = {"classifier.weight": weight, "classifier.bias": bias}
-        tensors = {name: torch.from_numpy(value).float() for name, value in parameters.items()}
-        return Fitted(tensors, chosen)
+            return _folded(logistic.fit(inputs, problems, config.C, STRENGTHS), mean, scale, config)
+        width = inputs.shape[1]
+        weight, bias = np.zeros((objective.classes, width)), np.zeros(objective.classes)
+        for problem in problems.each:
+            columns = problem.columns
+            weight[columns], bias[columns] = _scikit_learns(inputs, problem, problems, config.C)
+        fit = logistic.LinearFit(weight, bias, config.C)
+        return _folded(fit, np.zeros(width), np.ones(width), config)
 
     @classmethod
     @override
@@ -153,6 +149,40 @@ class LogregHead(LinearHead):
         # with the products of their dimensions.
         auto = config.C == logistic.AUTO
         return 8 * width * (4 * examples + 10 * width if auto else examples)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RidgeConfig(LogregConfig):
+    """Ridge regression, for labels that are numbers; C is 1 / alpha of scikit-learn's Ridge."""
+
+    kind: ClassVar[str] = "ridge"
+
+
+class RidgeHead(LogregHead):
+    """A linear layer fitted by ridge regression, with C as for logreg: a number for the vectors as
+    they are, `auto` by cross-validation on standardised ones."""
+
+    config_type: ClassVar[type[HeadConfig]] = RidgeConfig
+
+    @classmethod
+    @override
+    def fit(cls, config: Any, train: Examples, objective: Objective, class_weights: str) -> Fitted:
+        inputs = train.features(config.pooling).cpu().numpy().astype(np.float64)
+        problems = logistic.Problems.of(train, objective, class_weights)
+        mean, scale = inputs.mean(axis=0), np.ones(inputs.shape[1])
+        if config.C == logistic.AUTO:
+            mean, scale = logistic.standardise(inputs)
+        else:
+            inputs -= mean  # which the bias makes up for
+        return _folded(logistic.fit(inputs, problems, config.C, STRENGTHS), mean, scale, config)
+
+
+def _folded(fit: logistic.LinearFit, mean: Array, scale: Array, config: Any) -> Fitted:
+    """A fit to (vectors - mean) * scale as a linear layer on the vectors."""
+    weight = fit.weight * scale
+    parameters = {"classifier.weight": weight, "classifier.bias": fit.bias - weight @ mean}
+    tensors = {name: torch.from_numpy(value).float() for name, value in parameters.items()}
+    return Fitted(tensors, {"C": fit.strength} if config.C == logistic.AUTO else {})
 
 
 def _scikit_learns(

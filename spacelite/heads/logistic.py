@@ -1,8 +1,10 @@
-"""Logistic regression with an L2 penalty: the optimum that scikit-learn's LogisticRegression finds,
-found faster; the strength C of the penalty chosen by cross-validation; logits of held-out examples.
+"""Logistic and ridge regression, with an L2 penalty: the optima that scikit-learn's
+LogisticRegression and Ridge find, found faster; the strength C of the penalty chosen by
+cross-validation; logits of held-out examples.
 
 Shapes: N examples, p features, K columns: a column per class, or a single one that tells a class
-from the rest. Minimised is sum_i w_i CE_i + |W|^2 / (2 C); biases are not penalised.
+from the rest, or that is a number. Minimised is sum_i w_i L_i + |W|^2 / (2 C), where L is the
+cross-entropy or half of the squared error; biases are not penalised.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+
+from typing_extensions import override
 
 from spacelite.heads.base import Examples, Objective
 from spacelite.lazy import np
@@ -132,9 +136,33 @@ class Problems:
     ) -> list[Fit]:
         """A fit of each problem to examples with these targets, (N, P), and weights, (N,)."""
         return [
-            Fit(features, goal, len(columns), self.class_weights, sample, scales)
-            for (columns, _), goal in zip(self.each, targets.T, strict=True)
+            RidgeFit(features, goal, sample, scales)
+            if problem.is_regression
+            else Fit(features, goal, len(problem.columns), self.class_weights, sample, scales)
+            for problem, goal in zip(self.each, targets.T, strict=True)
         ]
+
+    def features(self, inputs: Any) -> Features:
+        """The features (N, p) of the examples, for `fits`."""
+        return Features(inputs, 1.0 if self.each[0].is_regression else CURVATURE)
+
+    def among(self, strengths: Sequence[float]) -> list[float]:
+        """Strengths C that shrink weights as much as these do in logistic regression, whose loss is
+        less curved."""
+        factor = CURVATURE if self.each[0].is_regression else 1.0
+        return [factor * strength for strength in strengths]
+
+    @property
+    def spread(self) -> float:
+        """The unit of logits: 1, or the standard deviation of the numbers to predict."""
+        targets = self.each[0].targets
+        return float(targets.std()) or 1.0 if self.each[0].is_regression else 1.0
+
+    def loss(self, problem: Problem, logits: Array, goal: Array, weights: Array) -> float:
+        """The sum of a problem's losses, each times the weight of its example."""
+        if problem.is_regression:
+            return float((logits[:, 0] - goal) ** 2 @ weights)
+        return cross_entropy(logits, goal, weights)
 
     def joined(self, fits: Sequence[Fit]) -> tuple[Array, Array]:
         """Weights (C, p) and biases (C,) of all problems, from the optimum of each."""
@@ -166,7 +194,7 @@ def fit(
     """Fit all problems to features (N, p), a float64 array or a sparse matrix. `strength` is C, or
     `auto` to choose it from the ascending values of `among`."""
     chosen = float(choose(inputs, problems, among) if strength == AUTO else strength)
-    fits = problems.fits(Features(inputs), problems.targets, problems.sample)
+    fits = problems.fits(problems.features(inputs), problems.targets, problems.sample)
     for problem in fits:
         optimise([problem], chosen, EXACTLY)
     return LinearFit(*problems.joined(fits), chosen)
@@ -181,6 +209,7 @@ def choose(inputs: Any, problems: Problems, among: Sequence[float]) -> float:
     one before, larger values are not tried. Where there are too few examples for folds, it is the
     middle value.
     """
+    among = problems.among(among)
     targets, weights = problems.targets, problems.sample
     if len(targets) > MOST_SEARCHED:
         rows = np.sort(np.random.default_rng(SEED).permutation(len(targets))[:MOST_SEARCHED])
@@ -191,14 +220,14 @@ def choose(inputs: Any, problems: Problems, among: Sequence[float]) -> float:
     held = [fold == number for number in range(CHOICE_FOLDS)]
 
     def fits_without(rows: Array) -> list[Fit]:
-        return problems.fits(Features(inputs[~rows]), targets[~rows], weights[~rows])
+        return problems.fits(problems.features(inputs[~rows]), targets[~rows], weights[~rows])
 
     def loss_on_held(fits: Sequence[Fit], examples: Any, rows: Array, strength: float) -> float:
         total = 0.0
-        for problem, goal in zip(fits, targets[rows].T, strict=True):
-            optimise([problem], strength, ROUGHLY)
-            weight, bias = problem.solution()
-            total += cross_entropy(examples @ weight.T + bias, goal, weights[rows])
+        for problem, fit, goal in zip(problems.each, fits, targets[rows].T, strict=True):
+            optimise([fit], strength, ROUGHLY)
+            weight, bias = fit.solution()
+            total += problems.loss(problem, examples @ weight.T + bias, goal, weights[rows])
         return total
 
     with pool_of(CHOICE_FOLDS) as pool:
@@ -222,7 +251,7 @@ def cross_fit(
     to smaller ones, for as long as it helps. Sparse features may have `scales`, computed from the
     examples that are fitted: the penalty is |W / scales|^2 / (2 C).
     """
-    features, middle = Features(inputs), len(among) // 2
+    features, middle, among = problems.features(inputs), len(among) // 2, problems.among(among)
     targets, weights = problems.targets, problems.sample
     whole = problems.fits(features, targets, weights, scales)
     if len(targets) < 2 * FOLDS:  # too few to hold any out
@@ -244,7 +273,10 @@ def cross_fit(
         logits = features.times(side_by_side).reshape(len(targets), FOLDS, problems.classes)
         logits = logits + np.array([bias for _, bias in of_folds])
         held = logits[np.arange(len(targets)), fold]
-        losses = (cross_entropy(held[:, columns], goal, weights) for columns, goal in problems.each)
+        losses = (
+            problems.loss(problem, held[:, problem.columns], problem.targets, weights)
+            for problem in problems.each
+        )
         return sum(losses), held
 
     best = _lowest(lambda number: attempt(number)[0], middle, len(among))
@@ -292,8 +324,8 @@ def cross_entropy(logits: Array, labels: Array, weights: Array) -> float:
 class Features:
     """The features of the examples of several problems, with what these share."""
 
-    def __init__(self, inputs: Any) -> None:
-        self.inputs = inputs
+    def __init__(self, inputs: Any, curvature: float = CURVATURE) -> None:
+        self.inputs, self.curvature = inputs, curvature  # of the loss in a logit
         self.examples, self.width = inputs.shape
         self._sparse = not isinstance(inputs, np.ndarray)
         self.transposed = inputs.T.tocsr() if self._sparse else inputs.T
@@ -318,17 +350,17 @@ class Features:
             return
         from scipy.linalg import cho_factor
 
-        hessian = CURVATURE * self._squares
+        hessian = self.curvature * self._squares
         hessian[np.diag_indices_from(hessian)] += penalty
         factor = cho_factor(hessian, lower=True, overwrite_a=True, check_finite=False)
         self._factor = (penalty, factor)
 
     def rough_inverse(self, penalty: float, scale: Array | float, gradient: Array) -> Array:
         """A rough inverse of the Hessian times a gradient (p + 1, K); `scale` as in `Fit`."""
-        bias = gradient[-1:] / (CURVATURE * self.examples)
+        bias = gradient[-1:] / (self.curvature * self.examples)
         if self._sparse:
             squares = self._squares[:, None] * np.square(scale)
-            weights = gradient[:-1] / (CURVATURE * squares + penalty)
+            weights = gradient[:-1] / (self.curvature * squares + penalty)
         else:
             from scipy.linalg import cho_solve
 
@@ -380,10 +412,16 @@ class Fit:
             # Weights of 0, and the biases that fit best with them.
             share = (self._weights * self._goal).sum(axis=0) / self._weights.sum()
             start = np.zeros((self.features.width + 1, len(share)))
-            start[-1] = np.log(share) - (np.log1p(-share) if len(share) == 1 else 0)
+            start[-1] = self._biases(share)
         # Of the loss per example of average weight.
-        least = tolerance * self.features.examples * float(self._sample.mean())
+        least = tolerance * self._of_loss * self.features.examples * float(self._sample.mean())
         return lbfgs(rough, start, least)
+
+    _of_loss = 1.0  # what a step's decrease of the loss is a share of
+
+    def _biases(self, share: Array) -> Array:
+        """The best biases where all weights are 0, from the weighted mean of the targets."""
+        return np.asarray(np.log(share) - (np.log1p(-share) if len(share) == 1 else 0))
 
     def scaled(self, at: Array) -> Array:
         """The weights (p, K) at a point of the search, (p + 1, K)."""
@@ -417,6 +455,41 @@ class Fit:
         if self._columns == 1 and self.settled:
             return weights, log_odds(self._targets, self._sample)
         return to_columns(weights, biases, self._classes, self._columns)
+
+
+class RidgeFit(Fit):
+    """One problem of ridge regression, with half of the squared error as loss."""
+
+    def __init__(
+        self, features: Features, targets: Array, sample: Array, scales: Scales | None = None
+    ) -> None:
+        self.features, self.settled = features, False
+        fitted = sample > 0
+        self._sample = sample[fitted]
+        self._weights, self._goal = sample[:, None].astype(float), targets[:, None]
+        self._scale = 1.0
+        if scales is not None:
+            # Between 0 for the lowest target and 1 for the highest, as a class counts 0 or 1.
+            ordered = np.sort(targets[fitted])
+            ends = [np.searchsorted(ordered, targets, side) for side in ("left", "right")]
+            self._scale = scales(sample, (ends[0] + ends[1])[:, None] / (2 * len(ordered)))
+        # Targets have a unit, so the decrease of their squared error is one of its share.
+        self._of_loss = float(targets[fitted].var()) or 1.0
+        self.at = np.zeros((features.width + 1, 0))
+
+    @override
+    def _biases(self, share: Array) -> Array:
+        return share
+
+    @override
+    def value(self, at: Array, products: Array, penalty: float) -> tuple[float, Array]:
+        residuals = products + at[-1] - self._goal
+        value = (residuals**2 * self._weights).sum() / 2 + penalty / 2 * (at[:-1] ** 2).sum()
+        return float(value), residuals * self._weights
+
+    @override
+    def solution(self) -> tuple[Array, Array]:
+        return self.scaled(self.at).T, self.at[-1]
 
 
 def log_odds(targets: Array, weights: Array) -> Array:

@@ -116,7 +116,9 @@ class Explanation:
         def order(label: int) -> float:
             return -self.probabilities[label]
 
-        given = sorted((self.labels.index(name) for name in self.given), key=order)
+        # What is given may be a number, and no name.
+        known = (self.labels.index(name) for name in self.given if name in self.labels)
+        given = sorted(known, key=order)
         return given or [min(range(len(self.labels)), key=order)]
 
     @property

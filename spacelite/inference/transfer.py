@@ -16,7 +16,7 @@ from spacelite.document import decimals
 from spacelite.errors import SpaceliteError
 from spacelite.heads.base import Objective
 from spacelite.metrics.predictions import Predictions
-from spacelite.metrics.scores import METRICS, Scores
+from spacelite.metrics.scores import Scores
 from spacelite.runs.record import TransferRecord
 from spacelite.runs.store import Run, find_cache
 from spacelite.tasks import Task
@@ -85,7 +85,7 @@ def evaluate(
             kept[name] = rows
             if not len(rows):
                 continue
-            every = np.zeros((len(stored), *mapped.shape[1:]), np.int64)
+            every = np.zeros((len(stored), *mapped.shape[1:]), task.label_type)
             every[rows] = mapped
             split.labels = torch.from_numpy(every).to(device)
             examples += task.label_counts(mapped, len(names))
@@ -217,7 +217,7 @@ def _warn_of_seen(
 ) -> None:
     """Log a warning of texts that a run was trained on, or that something was chosen on; of the
     data set that is its own not of the split that these are."""
-    sentences = []
+    sentences, task = [], run.record.task
     for overlap in overlaps:
         shown = {name: of for name, of in overlap.seen.items() if not own or name != overlap.of}
         sentences.append(replace(overlap, seen=shown).sentence(record.dataset, f"run {run.id}"))
@@ -225,8 +225,8 @@ def _warn_of_seen(
     if of_new := record.metrics_unseen.get(record.split):
         others = int((~seen[record.split]).sum())
         figures = " and ".join(
-            f"{METRICS[name].in_words} {decimals(of_new[name] or 0.0, 4)}"
-            for name in ("accuracy", "f1_macro")
+            f"{task.metrics[name].in_words} {decimals(of_new[name] or 0.0, 4)}"
+            for name in (task.headline, task.second)
         )
         sentence += f"; of the other {others:,} {record.split} examples: {figures}"
     if sentence:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -59,8 +60,9 @@ class Predictions:
         """Counts by true and predicted label, in the task's layout (`Task.confusion_shape`)."""
         return self.task.confusion(self.labels, self.predicted, self.logits.shape[1])
 
-    def decisions(self) -> tuple[Array, Array]:
-        """Confidence and correctness of every single decision, (D,) each."""
+    def decisions(self) -> tuple[Array, Array] | None:
+        """Confidence and correctness of every single decision, (D,) each; None if predictions have
+        no probability."""
         return self.task.decisions(self.probabilities, self.predicted, self.labels)
 
 
@@ -83,13 +85,13 @@ def load(
     path: Path,
     split: str,
     task: Task,
-    accuracy: float,
+    headline: float,
     thresholds: Array | None = None,
     checksum: str | None = None,
 ) -> Predictions | None:
     """A split's predictions; None if there is no such file, as in runs of older versions, which
     have no `checksum` of it. Raises SpaceliteError if the file is damaged, or does not have the
-    `accuracy` of the run's record."""
+    `headline` metric of the run's record."""
     try:
         content = files.read_bytes(path, checksum)
     except FileNotFoundError:
@@ -117,11 +119,12 @@ def load(
                 rows,
                 thresholds,
             )
-            actual = float(predictions.correct.mean())
+            actual = task.figure(predictions)
     except ValueError as error:
         raise SpaceliteError(f"{path} is damaged ({one_line(error, 80)})") from error
-    if abs(actual - accuracy) > 1e-9:
+    if not math.isclose(actual, headline, rel_tol=1e-9, abs_tol=1e-9):
         raise SpaceliteError(
-            f"{path} is damaged (its accuracy is {actual:.4f}, not {accuracy:.4f})"
+            f"{path} is damaged (its {task.metrics[task.headline].in_words} is {actual:.4f}, not "
+            f"{headline:.4f})"
         )
     return predictions

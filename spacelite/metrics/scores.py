@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from spacelite.lazy import np
 from spacelite.types import Array
@@ -66,23 +66,28 @@ class Metric:
     Attributes:
         heading: Column heading in tables.
         short: Shorter heading, for narrow tables.
-        compute: Computes the metric from an `Outcome`; None if that lacks what the metric needs.
+        compute: Computes the metric from an `Outcome`, or what a task has in its place; None if
+            that lacks what the metric needs.
         higher_is_better: False for losses.
         best_marked: Whether tables mark the best value, as the published tables do.
         curve: Whether reports plot the metric by epoch.
+        least: Smallest possible value.
         most: Largest possible value.
         from_predictions: Whether saved predictions are enough to compute the metric, as reports do
             for runs that were saved before the metric existed.
+        power: Of the labels' unit in that of the metric: 2 for a squared error.
     """
 
     heading: str
     short: str
-    compute: Callable[[Outcome], float | None]
+    compute: Callable[[Any], float | None]
     higher_is_better: bool = True
     best_marked: bool = False
     curve: bool = False
+    least: float = 0.0
     most: float = 1.0
     from_predictions: bool = False
+    power: int = 0
 
     @property
     def in_words(self) -> str:
@@ -160,11 +165,6 @@ METRICS: dict[str, Metric] = {
     ),
     "auroc": Metric("AUROC", "AUROC", auroc, best_marked=True, from_predictions=True),
 }
-
-
-def scores(outcome: Outcome) -> Scores:
-    """Every metric of a split, by its name in METRICS."""
-    return {name: metric.compute(outcome) for name, metric in METRICS.items()}
 
 
 def ratio(part: Array, whole: Array) -> Array:

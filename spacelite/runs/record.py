@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -24,9 +24,9 @@ from spacelite.errors import SpaceliteError
 from spacelite.files import canonical
 from spacelite.heads import HeadConfig
 from spacelite.metrics.rationales import Rationales
-from spacelite.metrics.scores import METRICS, Scores
+from spacelite.metrics.scores import Scores
 from spacelite.settings import Config
-from spacelite.tasks import MULTI_LABEL, Task, find_task
+from spacelite.tasks import MULTI_LABEL, TASKS, Task, find_task, known_metrics
 from spacelite.training.config import FitConfig, TrainingConfig
 from spacelite.types import Array
 from spacelite.visible import visible_name
@@ -56,7 +56,8 @@ class SearchRecord:
     def words(self, figure: float | None = None) -> str:
         """The search in words, with the figure of what was chosen: `chosen on validation (macro F1
         0.9123) from 18 combinations of learning rate and L`."""
-        metric = METRICS[self.monitor].in_words if self.monitor in METRICS else self.monitor
+        known = known_metrics().get(self.monitor)
+        metric = self.monitor if known is None else known.in_words
         value = "" if figure is None else f" {decimals(figure, 4)}"
         symbols = {"head": "kind of head"}
         for kind in heads.KINDS.values():
@@ -246,7 +247,8 @@ class RunRecord:
 
     def _check(self) -> None:
         """Raise ValueError if values of the right types contradict each other."""
-        _check_scores({"train": {}, **self.metrics}, self.examples)
+        headline = self.task.headline
+        _check_scores({"train": {}, **self.metrics}, self.examples, [headline])
         if Path(self.cache).name != self.cache:
             raise ValueError("cache is no name")  # of which files' names are made
         if "\0" in "".join((self.cache, self.backbone_folder or "", *self.cache_files)):
@@ -261,8 +263,8 @@ class RunRecord:
             raise ValueError("thresholds are there, but were not to be chosen")
         if not all(0 <= value <= 1 for value in self.thresholds.values()):
             raise ValueError("thresholds are no probabilities")
-        if self.metrics[self.split]["accuracy"] is None:
-            raise ValueError(f"metrics.{self.split}.accuracy is null")
+        if self.metrics[self.split][headline] is None:
+            raise ValueError(f"metrics.{self.split}.{headline} is null")
         if len(self.label_names) < self.task.fewest_classes:
             raise ValueError("label_names are too few")
         if self.average == "binary" and len(self.label_names) != 2:
@@ -334,7 +336,8 @@ class TransferRecord:
     def from_json(cls, content: Mapping[str, Any]) -> TransferRecord:
         """Read a record. Raises ValueError if `content` is not one."""
         record: TransferRecord = read(cls, content, "it")
-        _check_scores(record.metrics, record.examples)
+        headlines = dict.fromkeys(task.headline for task in TASKS.values())
+        _check_scores(record.metrics, record.examples, [*headlines])
         return record
 
 
@@ -382,12 +385,15 @@ def _checked(config: C) -> C:
     return config
 
 
-def _check_scores(metrics: Mapping[str, Scores], examples: Mapping[str, int]) -> None:
-    """Raise ValueError unless there are the split that reports show, the accuracy of all splits but
-    train, with which predictions are compared, and the number of examples of every split."""
+def _check_scores(
+    metrics: Mapping[str, Scores], examples: Mapping[str, int], headlines: Sequence[str]
+) -> None:
+    """Raise ValueError unless there are the split that reports show, a headline metric of all
+    splits but train, with which predictions are compared, and the number of examples of every
+    split."""
     for split in {shown_split(metrics), *metrics} - {"train"}:
-        if "accuracy" not in metrics.get(split, {}):
-            raise ValueError(f"metrics.{split}.accuracy is missing")
+        if not metrics.get(split, {}).keys() & {*headlines}:
+            raise ValueError(f"metrics.{split}.{headlines[0]} is missing")
     for split in metrics:
         if examples.get(split, 0) < 1:
             raise ValueError(f"examples.{split} is missing or not above 0")

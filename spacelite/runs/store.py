@@ -207,7 +207,7 @@ class Run:
                 self.folder / name,
                 split,
                 record.task,
-                of.metrics[split]["accuracy"] or 0.0,
+                of.metrics[split].get(record.task.headline) or 0.0,
                 record.decision_thresholds,
                 of.checksums.get(name),
             )

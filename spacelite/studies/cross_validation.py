@@ -401,7 +401,7 @@ def cross_validate(
     from spacelite.training import loop
 
     started = time.perf_counter()
-    loop.check(configs, training)
+    loop.check(configs, training, cache.task)
     labels = cache.splits["train"].labels
     fold = divide(
         labels, cache.task, cache.label_names, count=folds, repeats=repeats, seed=seed,

@@ -526,7 +526,7 @@ def learning_curve(
 
     started = time.perf_counter()
     for size in sizes:
-        loop.check(configs, training(size))
+        loop.check(configs, training(size), cache.task)
     check_ready(cache, configs)
     labels, of_validation = cache.splits["train"].labels, cache.splits["validation"].labels
     shape = len(configs), len(sizes), len(seeds)

@@ -8,6 +8,7 @@ kind of task is one object; no other code asks whether a text has one label or s
 from __future__ import annotations
 
 from spacelite.errors import SpaceliteError
+from spacelite.metrics.scores import Metric, Scores
 from spacelite.settings import choose_from
 from spacelite.tasks.base import Task as Task
 from spacelite.tasks.base import majority as majority
@@ -17,6 +18,17 @@ from spacelite.types import Array
 
 SINGLE_LABEL, MULTI_LABEL = SingleLabel(), MultiLabel()
 TASKS: dict[str, Task] = {task.name: task for task in (SINGLE_LABEL, MULTI_LABEL)}
+
+
+def known_metrics() -> dict[str, Metric]:
+    """The metrics of all tasks by name; a name means the same in all that have it."""
+    return {name: metric for task in TASKS.values() for name, metric in task.metrics.items()}
+
+
+def plain_loss(scores: Scores) -> float | None:
+    """The loss without weights of classes and of other terms, of a head's metrics on a split."""
+    names = [task.plain_loss for task in TASKS.values() if task.plain_loss in scores]
+    return scores[names[0]] if names else None
 
 
 def find_task(name: str | None, labels: Array) -> Task:

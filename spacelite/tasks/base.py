@@ -3,21 +3,51 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from spacelite.document import decimals
+from spacelite.errors import SpaceliteError
 from spacelite.lazy import np, torch
-from spacelite.metrics.scores import METRICS, Outcome
+from spacelite.metrics.scores import METRICS, Metric, Outcome, PerClass, Scores
+from spacelite.settings import choose_from
 from spacelite.types import Array
+
+if TYPE_CHECKING:
+    from spacelite.metrics.predictions import Predictions
+    from spacelite.metrics.significance import Difference, Interval, Test
 
 
 class Problem(NamedTuple):
-    """One of the ordinary classification problems that a task consists of."""
+    """One of the ordinary problems that a task consists of: a classification, or a regression."""
 
     columns: list[int]  # its classes; a single one makes it binary: that class against the rest
-    targets: Array  # indexes into `columns`, (N,); 0 or 1 in a binary problem
+    targets: Array  # indexes into `columns`, (N,); 0 or 1 in a binary problem; or numbers, float64
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether the targets are numbers."""
+        return self.targets.dtype.kind == "f"
+
+
+class Unit(NamedTuple):
+    """What targets are standardised by while K heads are trained, (K,) float64 each: the head's
+    outputs are (label - mean) / deviation then."""
+
+    mean: torch.Tensor
+    deviation: torch.Tensor
+
+    def standardised(self, values: torch.Tensor) -> torch.Tensor:
+        """Values (N,), (N, C) or (K, N, C) in the unit of each head, (K, N, 1) or (K, N, C)."""
+        values = values[:, None] if values.ndim == 1 else values
+        mean, deviation = (part.to(values.device)[:, None, None] for part in self)
+        return (values.double() - mean) / deviation
+
+    def restored(self, values: torch.Tensor) -> torch.Tensor:
+        """Outputs of the heads (K, N, C) in the unit of the labels."""
+        mean, deviation = (part.to(values.device)[:, None, None] for part in self)
+        return (values.double() * deviation + mean).to(values.dtype)
 
 
 class Task(ABC):
@@ -31,10 +61,19 @@ class Task(ABC):
     # The same where thresholds of the run decide.
     undecided_at_threshold: str = "left undecided: the predicted label has a probability below {}"
     label_type: str = "int64"  # number type of label arrays
+    has_probabilities: bool = True
+    of_numbers: bool = False  # whether labels are read as numbers, and not as names of classes
     fewest_classes: int = 1  # label names that a run has
     fewest_present: int = 2  # labels that training examples have
     stratified: bool = False  # whether folds have each label in the same proportion
-    beyond: str  # says how contributions are `centred`, after "label's logit" in reports
+    beyond: str  # says how contributions are `centred`, after `adds_to` in reports
+    adds_to: str = "each label's logit"  # what words add to, in reports
+    # The heading of the examples that are predicted worst, and what their words add to.
+    worst: tuple[str, str] = ("The most confident mistakes", "the most probable label's logit")
+    # Kinds of heads that do not learn such labels, each with the one that does instead.
+    counterparts: Mapping[str, str] = {"ridge": "logreg"}
+    # Settings without effect on such labels, each with the reason, which follows a colon.
+    refused: Mapping[str, str] = {"loss": "labels that are classes have one loss, cross-entropy"}
 
     # Labels of a data set, numpy.
 
@@ -58,6 +97,11 @@ class Task(ABC):
         """Whether these labels of examples are enough to learn from."""
         return len(labels) > 0
 
+    def check(self, labels: Array, classes: int) -> bool:
+        """Whether an array that was read can hold labels of this task."""
+        most = classes - 1 if labels.ndim == 1 else 1
+        return bool(0 <= labels.min() <= labels.max() <= most)
+
     @abstractmethod
     def label_names(self, label: Any, names: Sequence[str]) -> list[str]:
         """Names of one example's labels; `label` is its row of a label array."""
@@ -73,12 +117,12 @@ class Task(ABC):
     def targets(self, labels: torch.Tensor, classes: int, dtype: torch.dtype) -> torch.Tensor:
         """(B, C): 1 for the classes that an example has, else 0."""
 
-    @abstractmethod
     def balanced_weights(
         self, labels: torch.Tensor, classes: int, weights: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Class weights, for `weights`, that give every class the same total weight, the examples
         having `weights` (N,), by default 1."""
+        raise NotImplementedError(f"{self.name} labels are no classes")
 
     @abstractmethod
     def weights(
@@ -87,27 +131,43 @@ class Task(ABC):
         """The weight of every term of the cross-entropy, (B, 1) or (B, C)."""
 
     @abstractmethod
-    def cross_entropy(
+    def loss_terms(
         self, logits: torch.Tensor, labels: torch.Tensor, targets: torch.Tensor
     ) -> torch.Tensor:
-        """The terms of the cross-entropy of `logits` (K, B, C): (K, B, 1) or (K, B, C)."""
+        """The terms of the loss of `logits` (K, B, C), in classification the cross-entropy:
+        (K, B, 1) or (K, B, C). Targets are (B, C), or (K, B, C) in a `Unit` of each head."""
 
     @abstractmethod
-    def activation(self, logits: torch.Tensor) -> torch.Tensor:
-        """Probabilities from `logits` (..., C). Minus the targets, they are the gradient of the
-        cross-entropy terms with respect to the logits."""
+    def residuals(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """The gradient of the loss terms with respect to `logits` (K, B, C), as a new tensor."""
 
     @abstractmethod
     def count(
-        self, logits: torch.Tensor, labels: torch.Tensor, sample_weights: torch.Tensor | None = None
+        self,
+        logits: torch.Tensor,
+        labels: torch.Tensor,
+        targets: torch.Tensor,
+        sample_weights: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """How many examples each head predicts correctly, (K,), from `logits` (K, B, C), and each
-        head's confusion matrix, (K, *confusion_shape) int64; on the CPU. With `sample_weights` of
-        each head, (K, B), both are float64."""
+        head's confusion matrix, or other sums over examples that metrics are computed from,
+        (K, *confusion_shape); on the CPU. With `sample_weights` of each head, (K, B), both are
+        float64."""
 
     @abstractmethod
     def confusion_shape(self, classes: int) -> tuple[int, ...]:
         """The shape of `confusion`."""
+
+    @property
+    def losses(self) -> Mapping[str, Task]:
+        """What the setting `loss` may name beside the usual loss, as tasks to train with."""
+        return {}
+
+    def unit(self, labels: torch.Tensor, weights: Sequence[torch.Tensor | None]) -> Unit | None:
+        """What targets are standardised by in the training of K heads, from the labels of the
+        training examples and the weights (N,) that each head gives them, None for 1; None if they
+        are not standardised."""
+        return None
 
     # Predictions, numpy.
 
@@ -128,15 +188,15 @@ class Task(ABC):
         are the probabilities above which each of `threshold_labels` is given, (T,); None for the
         usual decision: the most probable label, or those above one half."""
 
-    @abstractmethod
     def threshold_labels(self, names: Sequence[str]) -> list[str]:
         """Which of the C labels have a decision threshold, T names; none if there is no such thing
         among so many labels."""
+        return []
 
-    @abstractmethod
     def best_thresholds(self, probabilities: Array, labels: Array, metric: str) -> Array:
         """The decision thresholds with the best figures on N examples, (T,) float64, for a metric
         of `metrics.thresholds.CRITERIA`; probabilities are (N, C)."""
+        raise NotImplementedError(f"{self.name} labels are no classes")
 
     def given(
         self,
@@ -162,30 +222,31 @@ class Task(ABC):
     def correct(self, predicted: Array, labels: Array) -> Array:
         """Whether an example's labels are all predicted correctly, (N,) bool."""
 
-    @abstractmethod
     def confidence(self, probabilities: Array, predicted: Array) -> Array:
         """Probability of each example's prediction, (N,), from `probabilities` (N, C) and what is
         `predicted` from them."""
+        raise NotImplementedError(f"{self.name} labels are no classes")
 
     def decisions(
         self, probabilities: Array, predicted: Array, labels: Array
-    ) -> tuple[Array, Array]:
+    ) -> tuple[Array, Array] | None:
         """Confidence and correctness of every single decision, (D,) each: one per example, unless
-        each label of an example is decided on by itself."""
+        each label of an example is decided on by itself. None if predictions have no
+        probability."""
         return self.confidence(probabilities, predicted), self.correct(predicted, labels)
 
     @abstractmethod
     def confusion(self, labels: Array, predicted: Array, classes: int) -> Array:
-        """Counts of examples by true and predicted label."""
+        """Counts of examples by true and predicted label, or other sums, as `count` has them."""
 
-    @abstractmethod
     def indicators(self, labels: Array, classes: int) -> Array:
         """(N, C) float64: 1 for the classes that an example has, else 0, from a label array."""
+        raise NotImplementedError(f"{self.name} labels are no classes")
 
-    @abstractmethod
     def in_macro(self, occurs: Array) -> Array:
         """Which classes macro averages include, (..., C) bool, given which occur as a label or a
         prediction."""
+        raise NotImplementedError(f"{self.name} labels are no classes")
 
     @abstractmethod
     def centred(self, contributions: Array) -> Array:
@@ -193,14 +254,102 @@ class Task(ABC):
 
     # Metrics.
 
-    @abstractmethod
-    def average(self, classes: int) -> str:
-        """How precision and recall are averaged: `binary` or `weighted`."""
+    @property
+    def metrics(self) -> Mapping[str, Metric]:
+        """Every metric by name, in the order of the tables' columns."""
+        return METRICS
 
-    @abstractmethod
+    # Names of metrics. Systems are ranked and compared by the `headline`, then by the `second`;
+    # `plain_loss` is the loss without weights of classes and of other terms.
+    headline: str = "accuracy"
+    second: str = "f1_macro"
+    plain_loss: str = "ce"
+    loss_in_words: str = "cross-entropy"
+    listed: Sequence[str] = ("loss", "ce", "accuracy", "f1_macro")  # in lists of runs
+    # Metric of classification, as defaults and presets name them -> the one in its place.
+    instead: Mapping[str, str] = {}
+
+    def metric(self, name: str, argument: str = "metric") -> str:
+        """The name of a metric of this task, or of the one in its place. Raises SpaceliteError,
+        which names the `argument`, if there is none."""
+        known = self.instead.get(name, name)
+        if known not in self.metrics:
+            raise SpaceliteError(
+                f"{argument}={name}: the data have {self.phrase}: "
+                f"{choose_from(name, self.metrics)}",
+                [argument],
+            )
+        return known
+
+    def scores(self, *of: Any) -> Scores:
+        """Every metric by name, from the arguments of `outcome`."""
+        outcome = self.outcome(*of)
+        return {name: metric.compute(outcome) for name, metric in self.metrics.items()}
+
+    def in_unit(self, scores: Scores, deviation: float | None) -> Scores:
+        """Metrics in the unit of the labels, where they were computed in units of a deviation;
+        None if they were computed in that of the labels."""
+        return scores
+
+    def values(self, metric: str, predictions: Predictions) -> Array:
+        """A value per example, (N,), the higher the better the prediction: their mean and its
+        variation over examples are those of the `headline` or `second` metric, which is negated if
+        lower is better."""
+        from spacelite.metrics import significance
+
+        if metric == "accuracy":
+            return predictions.correct.astype(np.float64)
+        return significance.f1_values(predictions)
+
+    def figure(self, predictions: Predictions) -> float:
+        """The headline metric."""
+        value = float(self.values(self.headline, predictions).mean())
+        return value if self.metrics[self.headline].higher_is_better else -value
+
+    test = "McNemar's exact test"  # of `compare`
+
+    def compare(self, first: Predictions, second: Predictions) -> Test:
+        """Whether one head is better than a second on the same examples by the headline metric:
+        the difference of the means of `values`, and the p-value of its being 0."""
+        from spacelite.metrics import significance
+
+        right, other = first.correct, second.correct
+        only = int((right > other).sum()), int((other > right).sum())
+        p = float(significance.mcnemar(np.array(only[0]), np.array(only[1])))
+        return significance.Test(significance.accuracy_difference(*only, len(right)), p)
+
+    def second_difference(self, first: Predictions, second: Predictions) -> Difference:
+        """The same difference in the second metric."""
+        from spacelite.metrics import significance
+
+        return significance.f1_difference(first, second)
+
+    def intervals(self, predictions: Predictions) -> dict[str, tuple[float, Interval]]:
+        """Metrics with their 95% intervals over examples, where reports show these."""
+        return {}
+
+    def badness(self, predictions: Predictions) -> Array:
+        """How bad each prediction is, (N,), 0 for a good one: the confidence of a wrong one."""
+        return np.where(predictions.correct, 0.0, predictions.confidence)
+
+    def per_class(self, confusion: Array) -> PerClass | None:
+        """Figures of each class; None if labels are no classes."""
+        figures: PerClass = self.outcome(0.0, 0.0, 0.0, confusion).per_class
+        return figures
+
+    def simple_baseline(self, training: Array, labels: Array, names: Sequence[str]) -> str:
+        """What a prediction achieves that is the same for all texts, in words, without the
+        split."""
+        return majority(self, training, labels, names).sentence
+
+    def average(self, classes: int) -> str:
+        """How precision and recall are averaged: `binary` or `weighted`; "" without classes."""
+        return ""
+
     def class_counts(self, confusion: Array) -> tuple[Array, Array, Array]:
         """From a `confusion` of this task, how many examples have each class correctly predicted,
         predicted, and as a label: (C,) each."""
+        raise NotImplementedError(f"{self.name} labels are no classes")
 
     def outcome(
         self,
@@ -210,7 +359,7 @@ class Task(ABC):
         confusion: Array,
         labels: Array | None = None,
         logits: Array | None = None,
-    ) -> Outcome:
+    ) -> Any:
         """What metrics are computed from, as in `Outcome`; `confusion` has the layout of that of
         the task, and logits are (N, C)."""
         correct, predicted, actual = self.class_counts(np.asarray(confusion, np.float64))

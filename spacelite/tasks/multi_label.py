@@ -57,6 +57,7 @@ class MultiLabel(Task):
     def targets(self, labels: torch.Tensor, classes: int, dtype: torch.dtype) -> torch.Tensor:
         return labels.to(dtype)
 
+    @override
     def balanced_weights(
         self, labels: torch.Tensor, classes: int, weights: torch.Tensor | None = None
     ) -> torch.Tensor:
@@ -75,7 +76,7 @@ class MultiLabel(Task):
         absent, present = class_weights.to(targets).unbind(dim=1)
         return torch.where(labels > 0, present, absent)
 
-    def cross_entropy(
+    def loss_terms(
         self, logits: torch.Tensor, labels: torch.Tensor, targets: torch.Tensor
     ) -> torch.Tensor:
         """Binary cross-entropy, one term per class."""
@@ -85,12 +86,16 @@ class MultiLabel(Task):
         return terms
 
     @override
-    def activation(self, logits: torch.Tensor) -> torch.Tensor:
-        return torch.sigmoid(logits)
+    def residuals(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid(logits).sub_(targets)
 
     @override
     def count(
-        self, logits: torch.Tensor, labels: torch.Tensor, sample_weights: torch.Tensor | None = None
+        self,
+        logits: torch.Tensor,
+        labels: torch.Tensor,
+        targets: torch.Tensor,
+        sample_weights: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         heads, _, classes = logits.shape
         head = torch.arange(heads, device=logits.device)[:, None, None]
@@ -125,10 +130,12 @@ class MultiLabel(Task):
         above: Array = probabilities > (0.5 if thresholds is None else thresholds)
         return above.astype(np.int64)
 
+    @override
     def threshold_labels(self, names: Sequence[str]) -> list[str]:
         """All labels."""
         return list(names)
 
+    @override
     def best_thresholds(self, probabilities: Array, labels: Array, metric: str) -> Array:
         """Of each label by itself: the thresholds for F1 have the best macro F1 together. Those for
         accuracy decide most of all single labels correctly; whether all labels of a text are
@@ -145,11 +152,13 @@ class MultiLabel(Task):
         same: Array = np.all(np.equal(predicted, labels), axis=1)
         return same
 
+    @override
     def confidence(self, probabilities: Array, predicted: Array) -> Array:
         """The product of the confidences of all of an example's decisions."""
         together: Array = np.where(predicted > 0, probabilities, 1 - probabilities).prod(axis=-1)
         return together
 
+    @override
     def decisions(
         self, probabilities: Array, predicted: Array, labels: Array
     ) -> tuple[Array, Array]:

@@ -48,6 +48,7 @@ class SingleLabel(Task):
     def targets(self, labels: torch.Tensor, classes: int, dtype: torch.dtype) -> torch.Tensor:
         return torch.nn.functional.one_hot(labels, classes).to(dtype)
 
+    @override
     def balanced_weights(
         self, labels: torch.Tensor, classes: int, weights: torch.Tensor | None = None
     ) -> torch.Tensor:
@@ -67,19 +68,23 @@ class SingleLabel(Task):
         return class_weights.to(targets)[labels, None]
 
     @override
-    def cross_entropy(
+    def loss_terms(
         self, logits: torch.Tensor, labels: torch.Tensor, targets: torch.Tensor
     ) -> torch.Tensor:
         chosen = labels[None, :, None].expand(len(logits), -1, 1)
         return -torch.log_softmax(logits, dim=2).gather(2, chosen)
 
     @override
-    def activation(self, logits: torch.Tensor) -> torch.Tensor:
-        return torch.softmax(logits, dim=-1)
+    def residuals(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return torch.softmax(logits, dim=-1).sub_(targets)
 
     @override
     def count(
-        self, logits: torch.Tensor, labels: torch.Tensor, sample_weights: torch.Tensor | None = None
+        self,
+        logits: torch.Tensor,
+        labels: torch.Tensor,
+        targets: torch.Tensor,
+        sample_weights: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         heads, _, classes = logits.shape
         head = torch.arange(heads, device=logits.device)[:, None]
@@ -116,6 +121,7 @@ class SingleLabel(Task):
         above: Array = probabilities[..., 1] > thresholds[0]
         return above.astype(np.int64)
 
+    @override
     def threshold_labels(self, names: Sequence[str]) -> list[str]:
         """Class 1 if there are two classes."""
         return [names[1]] if len(names) == 2 else []
@@ -151,6 +157,7 @@ class SingleLabel(Task):
         beyond: Array = contributions - contributions.mean(axis=-1, keepdims=True)
         return beyond
 
+    @override
     def average(self, classes: int) -> str:
         """As in the published tables: of class 1 if there are two classes, else by support."""
         return "binary" if classes == 2 else "weighted"

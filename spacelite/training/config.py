@@ -7,7 +7,6 @@ from typing import Any
 
 from typing_extensions import override
 
-from spacelite.metrics.scores import METRICS
 from spacelite.metrics.thresholds import full_name, is_criterion
 from spacelite.settings import (
     LARGEST_SEED,
@@ -18,9 +17,11 @@ from spacelite.settings import (
     setting,
     whole_number,
 )
+from spacelite.tasks import known_metrics
 from spacelite.training.optimizer import SCHEDULES
 
 CLASS_WEIGHTS = ("none", "balanced")
+LOSSES = ("squared", "huber")  # the default first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,16 +129,29 @@ class TrainingConfig(FitConfig):
     )
     monitor: str = setting(
         "f1_macro",
-        check=lambda value: one_of(*METRICS)(value),
+        check=lambda value: one_of(*known_metrics())(value),
         words="best {}",
         always=True,
         tuned=True,
         help="Validation metric that {patience} watches and {search} compares.",
     )
 
+    # None: the only loss of the task, or its first.
+    loss: str | None = setting(
+        None,
+        check=optional(one_of(*LOSSES)),
+        words="{} loss",
+        tuned=True,
+        help="Loss of labels that are numbers: squared or huber, which counts errors beyond a "
+        "standard deviation of the training labels linearly.",
+        help_default="squared",
+    )
+
     @override
     def settings(self) -> dict[str, Any]:
-        return {**super().settings(), **({} if self.patience is not None else {"monitor": None})}
+        without = [] if self.patience is not None else ["monitor"]
+        without += [] if self.loss != LOSSES[0] else ["loss"]
+        return {**super().settings(), **dict.fromkeys(without)}
 
     def for_fitting(self) -> FitConfig:
         """The settings that also apply to a head that is fitted directly."""

@@ -27,8 +27,9 @@ from spacelite.cache.split import TokenRows
 from spacelite.errors import SpaceliteError
 from spacelite.heads.base import Batch, Head, Objective, Parameters, Scratch, TokenHead, Totals
 from spacelite.heads.config import HeadConfig
-from spacelite.metrics.scores import Scores, scores
+from spacelite.metrics.scores import Scores
 from spacelite.tasks import Task
+from spacelite.tasks.base import Unit
 from spacelite.training import memory
 from spacelite.training.batches import TokenSplit, TrainingData
 from spacelite.training.config import FitConfig
@@ -103,6 +104,8 @@ def run_batch(
         if train is not None and head.sample_weights is not None:
             index = torch.from_numpy(rows).to(head.sample_weights.device)
             seen = batch.weighted(head.sample_weights[:, index], head.class_weights)
+        if head.unit is not None:
+            seen = seen.standardised(head.unit)
         of_head = rows
         if several and head.of_tokens is not None:
             of_head, seen = dealt, seen.some(to_dealt)
@@ -224,7 +227,7 @@ class EpochMetrics:
     def scores(self) -> dict[HeadConfig, Scores]:
         """Each head's metrics."""
         losses = self._loss / self._counts.examples, self._ce / self._counts.examples
-        of_heads = _scores(self._head.objective.task, losses, self._counts)
+        of_heads = _scores(self._head.objective.task, losses, self._counts, self._head.unit)
         return dict(zip(self._head.configs, of_heads, strict=True))
 
 
@@ -254,7 +257,7 @@ def evaluate(
     labels = split.labels.cpu().numpy()
     evaluated: dict[HeadConfig, Evaluated] = {}
     for head, of_stack in zip(stacks, logits, strict=True):
-        figures = _scores(objective.task, head.losses(), head.totals, labels, of_stack)
+        figures = _scores(objective.task, head.losses(), head.totals, head.unit, labels, of_stack)
         evaluated |= dict(zip(head.configs, map(Evaluated, figures, of_stack), strict=True))
     return evaluated
 
@@ -263,19 +266,26 @@ def _scores(
     task: Task,
     losses: tuple[torch.Tensor, torch.Tensor],
     counts: Totals,
+    unit: Unit | None = None,
     labels: Array | None = None,
     logits: torch.Tensor | None = None,
 ) -> list[Scores]:
     """The metrics of each of K heads, from loss and CE (K,) and what was counted; those that need
-    labels and logits are None without them."""
+    labels and logits are None without them. Logits, and what was counted, are in the `unit` of
+    each head."""
     (loss, ce), accuracy = losses, counts.correct / counts.examples
     figures = zip(
         loss.tolist(), ce.tolist(), accuracy.tolist(), counts.confusion.numpy(), strict=True
     )
-    return [
-        scores(task.outcome(*of_head, labels, None if logits is None else logits[row].numpy()))
-        for row, of_head in enumerate(figures)
-    ]
+    of_heads = []
+    for row, of_head in enumerate(figures):
+        known, deviation = labels, None
+        if unit is not None:
+            deviation = float(unit.deviation[row])
+            known = None if labels is None else (labels - float(unit.mean[row])) / deviation
+        of_row = None if logits is None else logits[row].numpy()
+        of_heads.append(task.in_unit(task.scores(*of_head, known, of_row), deviation))
+    return of_heads
 
 
 def scores_of(
@@ -287,7 +297,7 @@ def scores_of(
     batch = objective.batch(torch.ones(len(labels), dtype=torch.int64), labels)
     totals.add(logits[None], batch)
     known = (None, None) if counts else (labels.numpy(), logits[None])
-    return _scores(objective.task, totals.losses(), totals, *known)[0]
+    return _scores(objective.task, totals.losses(), totals, None, *known)[0]
 
 
 def metrics_of(
@@ -304,8 +314,9 @@ def predict(
     config: HeadConfig, parameters: Mapping[str, Array], objective: Objective, rows: TokenRows
 ) -> Array:
     """One head's logits (N, C) for texts whose hidden states are in memory."""
-    shape = (len(rows), objective.classes)[: objective.task.label_dimensions]
-    split = TokenSplit(replace(rows, labels=np.zeros(shape, np.int64)))  # any labels will do
+    task = objective.task
+    labels = np.zeros((len(rows), objective.classes)[: task.label_dimensions], task.label_type)
+    split = TokenSplit(replace(rows, labels=labels))  # any labels will do
     tensors = {name: torch.from_numpy(value) for name, value in parameters.items()}
     (head,) = stacked({config: tensors}, objective, "cpu")
     (logits,) = run_split(split, [head], objective, Workers())
@@ -321,7 +332,7 @@ def decided(evaluated: Evaluated, labels: Array, task: Task, thresholds: Array |
         return evaluated
     logits = evaluated.logits.numpy()
     predicted = task.decide(logits, thresholds)
-    outcome = task.outcome(
+    of_decided = task.scores(
         float(evaluated.scores["loss"] or 0.0),
         float(evaluated.scores["ce"] or 0.0),
         float(task.correct(predicted, labels).mean()),
@@ -329,7 +340,7 @@ def decided(evaluated: Evaluated, labels: Array, task: Task, thresholds: Array |
         labels,
         logits,
     )
-    return Evaluated(scores(outcome), evaluated.logits)
+    return Evaluated(of_decided, evaluated.logits)
 
 
 def check_threshold(data: TrainingData, training: FitConfig) -> None:

@@ -32,8 +32,10 @@ from spacelite.cache.store import Cache
 from spacelite.errors import SpaceliteError
 from spacelite.heads.base import Examples, Fitted, Head, Objective, Parameters, TokenHead
 from spacelite.heads.config import HeadConfig
-from spacelite.metrics.scores import METRICS, Scores
+from spacelite.metrics.scores import Scores
 from spacelite.progress import OnProgress as OnPhase
+from spacelite.tasks import Task, known_metrics
+from spacelite.tasks.base import Unit
 from spacelite.training import checkpoints, engine, memory
 from spacelite.training.batches import (
     ArrayData,
@@ -91,7 +93,10 @@ class TrainedHead:
 
     def stop_if_diverged(self, by_split: dict[str, Scores], when: str) -> bool:
         """Stop the head, with a warning, if its loss on any split is not finite; True if so."""
-        losses = {split: float(scores["loss"] or 0.0) for split, scores in by_split.items()}
+        losses = {
+            split: next((value for value in scores.values() if value is not None), 0.0)
+            for split, scores in by_split.items()
+        }
         if all(map(math.isfinite, losses.values())):
             return False
         figures = ", ".join(f"{loss:g} ({split})" for split, loss in losses.items())
@@ -113,13 +118,30 @@ def monitored(scores: Scores, monitor: str) -> float:
 
 def best_entry(history: Sequence[dict[str, Any]], monitor: str) -> dict[str, Any]:
     """The entry of the first epoch with the best value of `monitor` on the validation split."""
-    best = max if METRICS[monitor].higher_is_better else min
+    best = max if known_metrics()[monitor].higher_is_better else min
     return best(history, key=lambda entry: monitored(entry["validation"], monitor))
 
 
-def check(configs: Sequence[HeadConfig], training: TrainingConfig) -> None:
-    """Raise SpaceliteError if a setting is invalid, or if there are no heads or duplicate ones."""
+def check(configs: Sequence[HeadConfig], training: TrainingConfig, task: Task) -> None:
+    """Raise SpaceliteError if a setting is invalid or has no effect on labels of the task, or if
+    there are no heads, duplicate ones, or some that do not learn such labels."""
     settings.check(training)
+    for config in (training, *configs):
+        for name, reason in task.refused.items():
+            default = getattr(type(config), name, None)
+            if (value := getattr(config, name, default)) != default:
+                raise SpaceliteError(
+                    f"{name}={settings.shown(value)} has no effect on {task.phrase}: {reason}; "
+                    "leave it out",
+                    [name],
+                )
+    for config in configs:
+        if config.kind in task.counterparts:
+            raise SpaceliteError(
+                f"head={config.kind} does not learn from {task.phrase}: train "
+                f"{task.counterparts[config.kind]}",
+                ["head"],
+            )
     if not configs:
         raise SpaceliteError(f"there is no head to train: choose from {', '.join(heads.KINDS)}")
     if len(set(configs)) < len(configs):
@@ -155,7 +177,7 @@ def train(
     checkpoint is deleted; `record` says which file that writes, by which later commands see that a
     training which was killed in between had saved all.
     """
-    check(configs, training)
+    check(configs, training, data.task)
     check_ready(data, configs)
     engine.check_threshold(data, training)
     if ranks.size() > 1:
@@ -239,12 +261,10 @@ class _Training:
             for split in self.splits.values():
                 split.features(pooling)
         labels = self.splits["train"].labels
-        classes = len(data.label_names)
+        objective = objective_of(data, training)
         if training.class_weights == "balanced":
             given = None if self.weights is None else torch.from_numpy(self.weights).float()
-            objective = Objective.balanced(data.task, labels, classes, given)
-        else:
-            objective = Objective(data.task, classes)
+            objective = Objective.balanced(objective.task, labels, objective.classes, given)
         self.thresholds: dict[HeadConfig, Array] = {}  # chosen for decisions on validation
         self.heads = Pass(data, self.splits, training, objective, self.device, self.workers)
         initial = {}
@@ -585,7 +605,7 @@ def train_weighted(
     iterative = [member for member in members if member.config.is_iterative]
     direct = [member for member in members if not member.config.is_iterative]
     memory.require(data, configs, training, device)
-    objective = Objective(data.task, len(data.label_names))
+    objective = objective_of(data, training)
     learned: dict[Member, Learned] = {}
     with memory.shortage_explained(len(members)), engine.workers(device) as workers:
         split = split if split is not None else open_train(data, configs, device)
@@ -625,6 +645,10 @@ def _in_one_pass(
     logits = engine.run_split(
         split, one_pass.stacks, one_pass.objective, one_pass.workers, progress
     )
+    logits = [
+        of_stack if stack.unit is None else stack.unit.restored(of_stack)
+        for stack, of_stack in zip(one_pass.stacks, logits, strict=True)
+    ]
     of_stack = dict(zip(one_pass.stacks, logits, strict=True))
     trained = {
         member: (stack.head_parameters(row), of_stack[stack][row])
@@ -637,6 +661,11 @@ def _in_one_pass(
         )
         for member, of in zip(members, parts, strict=True)
     ]
+
+
+def objective_of(data: TrainingData, training: TrainingConfig) -> Objective:
+    """What training minimises, without weights of classes."""
+    return Objective(data.task.losses.get(training.loss or "", data.task), len(data.label_names))
 
 
 def open_train(data: TrainingData, configs: Sequence[HeadConfig], device: str) -> TokenSplit:
@@ -813,6 +842,7 @@ class Pass:
             of_members = [parameters[member] for member in members]
             stack = kind.stack(configs, of_members, self.objective, self.device)
             self._weigh(stack, members)
+            stack.unit = self._unit([member.weights for member in members])
             self._put_on_top(stack, members)
             self.stacks.append(stack)
             self.in_training += [(member, stack, row) for row, member in enumerate(members)]
@@ -839,6 +869,11 @@ class Pass:
                 ]
             )
 
+    def _unit(self, weights: Sequence[Array | None]) -> Unit | None:
+        """What the targets of heads are standardised by that give the examples these weights."""
+        tensors = [None if of_head is None else torch.from_numpy(of_head) for of_head in weights]
+        return self.objective.task.unit(self._train.labels, tensors)
+
     def _put_on_top(self, stack: Head, members: Sequence[Member]) -> None:
         """Give a stack the logits of the heads on top of which its heads are trained."""
         if members[0].config.start is None:
@@ -847,7 +882,10 @@ class Pass:
         for name, first in starts[0].items():
             logits = [start[name].logits for start in starts]
             shared = all(of_member is first.logits for of_member in logits)
-            stack.starts[name] = (first.logits if shared else torch.stack(logits)).to(self.device)
+            together = first.logits if shared else torch.stack(logits)
+            if stack.unit is not None:
+                together = stack.unit.standardised(together).to(together.dtype)
+            stack.starts[name] = together.to(self.device)
 
     def moments(self) -> dict[tuple[Member, str], Moments]:
         """Each head's moments in Adam by parameter name, as views."""
@@ -884,6 +922,10 @@ class Pass:
     ) -> Parameters:
         """The parameters of a head, from those of its trained members, and of its start."""
         start = None if config.start is None else self.fit(config.start, weights).parameters
+        if (unit := self._unit([weights])) is not None:
+            kind, deviation = heads.kind(config.kind).in_training(), float(unit.deviation[0])
+            shift = float(unit.mean[0]) if start is None else 0.0  # else the start has it
+            trained = [kind.rescaled(of_member, deviation, shift) for of_member in trained]
         return heads.kind(config.kind).joined(config, trained, start)
 
 

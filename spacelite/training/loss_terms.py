@@ -9,12 +9,14 @@ lie between -1 and 1. L_intra is large where the coordinates of a text's tokens 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from spacelite.heads import HeadConfig
 from spacelite.heads.config import LOSS_WEIGHTS
+from spacelite.metrics.scores import Scores
+from spacelite.tasks import plain_loss
 from spacelite.training.config import FitConfig, TrainingConfig
 
 LARGEST_INTER = 2.0
@@ -71,22 +73,25 @@ def excess(
 def _figures(history: Sequence[Any], epoch: int | None) -> tuple[float, float] | None:
     """Loss and CE on validation after an epoch, or after the last one."""
     entries = [entry for entry in history if epoch in (None, entry["epoch"])]
-    scores: Mapping[str, float | None] = entries[-1].get("validation", {}) if entries else {}
-    loss, ce = scores.get("loss"), scores.get("ce")
+    scores: Scores = entries[-1].get("validation", {}) if entries else {}
+    loss, ce = scores.get("loss"), plain_loss(scores)
     return None if loss is None or ce is None else (loss, ce)
 
 
-def sentence(found: Sequence[tuple[str, Excess]], what: str, between: str) -> str:
-    """How large the terms of heads or systems (`what`) are, given with their names, and what to do;
-    "" if there are none. `between` stands between a setting and its value."""
+def sentence(
+    found: Sequence[tuple[str, Excess]], what: str, between: str, loss: str = "cross-entropy"
+) -> str:
+    """How large the terms of heads or systems (`what`) are, given with their names, beside the
+    plain `loss`, and what to do; "" if there are none. `between` stands between a setting and its
+    value."""
     clauses = []
     for term in dict.fromkeys(excess.term for _, excess in found):
         alike = [(name, excess) for name, excess in found if excess.term == term]
-        clauses.append(_clause(alike, what, between))
+        clauses.append(_clause(alike, what, between, loss))
     return "; ".join(clauses)
 
 
-def _clause(alike: Sequence[tuple[str, Excess]], what: str, between: str) -> str:
+def _clause(alike: Sequence[tuple[str, Excess]], what: str, between: str, loss: str) -> str:
     """The same of those with the same term."""
     found = [excess for _, excess in alike]
     who, whose = (alike[0][0], "its") if len(found) == 1 else (f"{len(found)} {what}", "their")
@@ -103,9 +108,9 @@ def _clause(alike: Sequence[tuple[str, Excess]], what: str, between: str) -> str
     if term == EITHER:
         verb, note, it = "are together", " (only their sum is recorded)", "both together"
     return (
-        f"the weighted {term} of {who} {verb} {words} times {whose} cross-entropy on validation at "
+        f"the weighted {term} of {who} {verb} {words} times {whose} {loss} on validation at "
         f"the end of training{note}: train with {' and '.join(weights)}, with which {it} would be "
-        "about a tenth of CE"
+        f"about a tenth of {'CE' if loss == 'cross-entropy' else 'it'}"
     )
 
 

@@ -15,7 +15,7 @@ import math
 import operator
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import Field, dataclass, fields
+from dataclasses import Field, asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from spacelite import heads, settings
@@ -95,13 +95,20 @@ WITHOUT: dict[str, tuple[str, ...]] = {
 
 def baselines(cache: Cache) -> list[HeadConfig]:
     """BASELINES, but for those that read token ids where the cache has none, which is logged."""
-    left_out = [config for config in BASELINES if config.reads_ids and not cache.has_token_ids]
+    wanted = [_counterpart(config, cache) for config in BASELINES]
+    left_out = [config for config in wanted if config.reads_ids and not cache.has_token_ids]
     if left_out:
         log.warning(
             "cache %s was imported without token ids: the baseline %s is left out",
             cache.name, ", ".join(config.name for config in left_out),
         )  # fmt: skip
-    return [config for config in BASELINES if config not in left_out]
+    return [config for config in wanted if config not in left_out]
+
+
+def _counterpart(config: HeadConfig, cache: Cache) -> HeadConfig:
+    """The same head, of the kind that learns labels such as a cache's."""
+    kind = cache.task.counterparts.get(config.kind, config.kind)
+    return config if kind == config.kind else heads.config(kind, **asdict(config))
 
 
 def declared() -> dict[str, Field[Any]]:
@@ -258,6 +265,7 @@ def plan(
     if examples is None:
         examples = len(cache.splits["train"])
     training, values, chosen = resolve(asked, examples)
+    training = replace(training, monitor=cache.task.metric(training.monitor, "monitor"))
     values = {
         "pooling": cache.pooling, **values, "seed": seed_list(asked["seeds"])
     }  # fmt: skip
@@ -350,11 +358,14 @@ def still_falls(cross_entropy: Sequence[float | None], epochs: int) -> float | N
 
 
 def after_training(
-    examples: int, training: TrainingConfig, trained: Sequence[tuple[float, Sequence[float | None]]]
+    examples: int,
+    training: TrainingConfig,
+    trained: Sequence[tuple[float, Sequence[float | None]]],
+    loss: str = "cross-entropy",
 ) -> SpaceliteError | None:
     """A sentence on heads that were not trained long enough: an error, which can name options, but
     is not raised. Of each head that is trained in epochs, `trained` has the learning rate, and the
-    cross-entropy on validation after each epoch."""
+    plain loss, in words `loss`, on validation after each epoch."""
     if not trained:
         return None
     updates = few_updates(examples, training)
@@ -377,7 +388,7 @@ def after_training(
     as_auto = is_as_auto(examples, training, rate)
     return SpaceliteError(
         f"the best head still improves: over the last {last_epochs(training.epochs)} of "
-        f"{training.epochs} epochs, its cross-entropy on validation fell by {fall:.1%}. Train "
+        f"{training.epochs} epochs, its {loss} on validation fell by {fall:.1%}. Train "
         + (longer if as_auto else f"with {_AUTO}, or {longer}"),
         AUTOMATIC,
     )

@@ -16,7 +16,8 @@ from typing import Any
 
 from spacelite.errors import SpaceliteError
 from spacelite.heads.config import HeadConfig
-from spacelite.metrics.scores import METRICS, Scores
+from spacelite.metrics.scores import Scores
+from spacelite.tasks import known_metrics, plain_loss
 from spacelite.training.config import TrainingConfig
 from spacelite.training.loop import TrainedHead, best_entry, monitored
 
@@ -110,7 +111,7 @@ class Search:
             "search: %s of %s combinations go on after epoch %s of %s%s; their %s on validation is "
             "%.4f or better, that of the best one dropped %.4f",
             half, len(ranked), epoch, training.epochs, others,
-            METRICS[training.monitor].in_words, figures[ranked[half - 1]][0],
+            known_metrics()[training.monitor].in_words, figures[ranked[half - 1]][0],
             figures[ranked[half]][0],
         )  # fmt: skip
 
@@ -184,12 +185,12 @@ def _so_far(result: TrainedHead, training: TrainingConfig) -> Scores:
 
 def _figure(of_heads: Sequence[Scores], training: TrainingConfig) -> tuple[float, float]:
     """The monitored metric and the cross-entropy on validation, means over heads."""
-    entropies = [math.inf if (ce := scores.get("ce")) is None else ce for scores in of_heads]
-    return fmean(monitored(scores, training.monitor) for scores in of_heads), fmean(entropies)
+    losses = [math.inf if (loss := plain_loss(scores)) is None else loss for scores in of_heads]
+    return fmean(monitored(scores, training.monitor) for scores in of_heads), fmean(losses)
 
 
 def _better(figure: tuple[float, float], training: TrainingConfig) -> tuple[float, float]:
     """Numbers that are the higher, the better a figure is; of equal metrics the cross-entropy
     decides."""
     metric, entropy = (round(value, DIGITS) for value in figure)
-    return metric if METRICS[training.monitor].higher_is_better else -metric, -entropy
+    return metric if known_metrics()[training.monitor].higher_is_better else -metric, -entropy

@@ -6,20 +6,22 @@ from __future__ import annotations
 import itertools
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from typing_extensions import Self, override
+from typing_extensions import Self
 
 from spacelite.cache import folder, store
 from spacelite.cache.spec import embeddings_folder
 from spacelite.metrics import significance
 from spacelite.metrics.predictions import Predictions
-from spacelite.metrics.scores import METRICS, calibration
+from spacelite.metrics.scores import calibration
 from spacelite.metrics.significance import Difference
-from spacelite.reports.analysis.groups import Group, MeanStd, Row, SeedRuns, mean_std
+from spacelite.reports.analysis.groups import Group, MeanStd, SeedRuns, mean_std
+from spacelite.tasks import known_metrics
+from spacelite.types import Array
 
 MOST_SYSTEMS = 24  # systems of a group that are shown in detail
 SYSTEMS, FITS, HEADS = "systems", "fits", "heads"  # what a comparison is of
@@ -29,12 +31,13 @@ HeadSeeds = tuple[int | None, int | None]
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """Two systems on the same examples, and their difference in `accuracy`, the first minus the
-    second, with its interval."""
+    """Two systems on the same examples, and by how much the first is better than the second in
+    metrics, with intervals: in the headline metric of the task, and of a `Comparison` in a second
+    one."""
 
     first: str
     second: str
-    accuracy: Difference
+    differences: dict[str, Difference]  # by metric, the headline first
     p: float  # of that difference
     corrected: float  # the same, corrected for all pairs of the group (Holm)
     # SYSTEMS over their seeds, FITS (neither has a seed), or the HEADS of the lowest seeds, where a
@@ -42,13 +45,18 @@ class Pair:
     basis: str
     heads: HeadSeeds = (None, None)
 
+    @property
+    def headline(self) -> Difference:
+        """The difference in the headline metric."""
+        return next(iter(self.differences.values()))
+
     def reversed(self) -> Self:
-        """The second system minus the first."""
+        """The second system beside the first."""
         return replace(
             self,
             first=self.second,
             second=self.first,
-            accuracy=self.accuracy.reversed(),
+            differences={name: of.reversed() for name, of in self.differences.items()},
             heads=self.heads[::-1],
         )
 
@@ -57,13 +65,13 @@ class Pair:
 class Comparison(Pair):
     """A pair with the best system, compared in more detail."""
 
-    f1_macro: Difference  # as `accuracy`
     identical: bool  # whether all compared heads make the same predictions
     seeds: int  # of the system that has fewer; 1 for FITS and HEADS
 
-    @override
-    def reversed(self) -> Self:
-        return replace(super().reversed(), f1_macro=self.f1_macro.reversed())
+    @property
+    def other(self) -> Difference:
+        """The difference in the second metric."""
+        return list(self.differences.values())[1]
 
 
 @dataclass(frozen=True)
@@ -96,8 +104,10 @@ class SystemAnalysis:
     run: str  # id of the run with the lowest seed
     seed: int | None
     confusion: list[Any]  # that run's counts by true and predicted label, as the task has them
-    classes: list[ClassFigures]
-    calibration: CalibrationFigures
+    classes: list[ClassFigures]  # none if labels are no classes
+    calibration: CalibrationFigures | None  # None if predictions have no probability
+    # That run's metrics with their 95% intervals over examples, where the task has these.
+    intervals: dict[str, tuple[float, tuple[float, float]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -114,9 +124,9 @@ class EpochCurve:
         means, stds = self.splits[split][metric]
         if stds is None:
             return None
-        most = METRICS[metric].most
+        of = known_metrics()[metric]
         pairs = list(zip(means, stds, strict=True))
-        return [max(m - s, 0.0) for m, s in pairs], [min(m + s, most) for m, s in pairs]
+        return [max(m - s, of.least) for m, s in pairs], [min(m + s, of.most) for m, s in pairs]
 
 
 @dataclass(frozen=True)
@@ -143,7 +153,7 @@ class Cost:
 @dataclass(frozen=True)
 class Analysis:
     """Everything that a report says about a group besides its table, for the MOST_SYSTEMS systems
-    with the best accuracy. Of a sweep only the setting that validation chose counts."""
+    that are best. Of a sweep only the setting that validation chose counts."""
 
     label_names: list[str]
     task: str
@@ -172,7 +182,12 @@ def analyse(cache_dir: Path, group: Group) -> Analysis:
     incomplete = [name for name in systems if name not in predictions]
     record = group.systems[0].record
     labels = list(record.label_names)
-    ranked = [row.system for row, _ in sorted(named, key=lambda pair: -_accuracy(pair[0]))]
+    ranked = [
+        row.system
+        for row, _ in sorted(
+            named, key=lambda pair: -pair[0].goodness(pair[0].figures[record.task.headline])
+        )
+    ]
     shown = ranked[:MOST_SYSTEMS]
     pairs, tests = tested_pairs(systems, predictions, set(shown))
     predictions = {name: of_runs for name, of_runs in predictions.items() if name in shown}
@@ -199,40 +214,32 @@ def analyse(cache_dir: Path, group: Group) -> Analysis:
     )
 
 
-def _accuracy(row: Row) -> float:
-    figure = row.figures["accuracy"]
-    return -1.0 if figure is None else figure.mean
-
-
 def tested_pairs(
     systems: dict[str, SeedRuns], predictions: dict[str, list[Predictions]], shown: set[str]
 ) -> tuple[list[Pair], int]:
     """All pairs of `shown` systems that predict the same examples, and the number of such pairs
     among all systems, for which p is corrected."""
-    # Whether each head is right on each example, (K, N).
-    correct = {
-        name: np.array([of_run.correct for of_run in of_runs], np.float64)
+    # How good each head is on each example, (K, N).
+    values = {
+        name: np.array([of_run.task.values(of_run.task.headline, of_run) for of_run in of_runs])
         for name, of_runs in predictions.items()
     }
     pairs = []
     for first, second in itertools.combinations(predictions, 2):
         if not np.array_equal(predictions[first][0].labels, predictions[second][0].labels):
             continue
-        basis = _basis(systems[first], systems[second])
+        basis, task = _basis(systems[first], systems[second]), predictions[first][0].task
         if basis == SYSTEMS:
             paired = _same_seeds(systems[first], systems[second])
-            test = significance.over_seeds(correct[first], correct[second], paired)
+            test = significance.over_seeds(values[first], values[second], paired)
         else:
-            right, other = correct[first][0], correct[second][0]
-            only = int((right > other).sum()), int((other > right).sum())
-            p = float(significance.mcnemar(np.array(only[0]), np.array(only[1])))
-            test = significance.Test(significance.accuracy_difference(*only, len(right)), p)
+            test = task.compare(predictions[first][0], predictions[second][0])
         seeds = (systems[first].record.seed, systems[second].record.seed)
         pairs.append(
             Pair(
                 first=first,
                 second=second,
-                accuracy=test.difference,
+                differences={task.headline: test.difference},
                 p=test.p,
                 corrected=test.p,
                 basis=basis,
@@ -265,28 +272,30 @@ def _with_best(
     predictions: dict[str, list[Predictions]],
     pairs: Sequence[Pair],
 ) -> list[Comparison]:
-    """Compare `best`, the system with the highest accuracy among those with saved predictions,
-    with each of the others."""
-    comparisons = []
+    """Compare `best`, the best system among those with saved predictions, with each of the
+    others."""
+    comparisons, task = [], predictions[best][0].task
     for pair in pairs:
         if best not in (pair.first, pair.second):
             continue
         pair = pair if pair.first == best else pair.reversed()
         first, second, seeds = predictions[best], predictions[pair.second], 1
         if pair.basis == SYSTEMS:
-            values = [np.array([significance.f1_values(of_run) for of_run in of_runs])
+            values = [np.array([task.values(task.second, of_run) for of_run in of_runs])
                       for of_runs in (first, second)]  # fmt: skip
             both = systems[best], systems[pair.second]
             paired = _same_seeds(*both)
-            f1 = significance.over_seeds(values[0], values[1], paired).difference
+            other = significance.over_seeds(values[0], values[1], paired).difference
             seeds = min(len(s.runs) for s in both if not s.fixed)
         else:
             first, second = first[:1], second[:1]
-            f1 = significance.f1_difference(first[0], second[0])
+            other = task.second_difference(first[0], second[0])
         # Heads that are compared: those of one seed, or each with each.
         combine = zip if len(first) == len(second) else itertools.product
         same = [np.array_equal(a.predicted, b.predicted) for a, b in combine(first, second)]
-        comparisons.append(Comparison(**vars(pair), f1_macro=f1, identical=all(same), seeds=seeds))
+        both_metrics = {**pair.differences, task.second: other}
+        pair = replace(pair, differences=both_metrics)
+        comparisons.append(Comparison(**vars(pair), identical=all(same), seeds=seeds))
     return comparisons
 
 
@@ -308,36 +317,45 @@ def _system(
     name: str, system: SeedRuns, predictions: Sequence[Predictions], labels: Sequence[str]
 ) -> SystemAnalysis:
     per_class = [
-        of_run.task.outcome(0.0, 0.0, 0.0, of_run.confusion).per_class for of_run in predictions
+        figures
+        for of_run in predictions
+        if (figures := of_run.task.per_class(of_run.confusion)) is not None
     ]
     classes = []
-    for c, label in enumerate(labels):
+    for c, label in enumerate(labels if per_class else ()):
         precision, recall, f1 = (
             mean_std([float(figures[which][c]) for figures in per_class]) for which in range(3)
         )
         classes.append(ClassFigures(label, precision, recall, f1, int(per_class[0].support[c])))
-    diagrams = [calibration(*of_run.decisions()) for of_run in predictions]
-    first = diagrams[0]
-    filled = np.flatnonzero(first.count)
+    decisions = [made for of_run in predictions if (made := of_run.decisions()) is not None]
     return SystemAnalysis(
         name=name,
         run=system.runs[0].id,
         seed=system.record.seed,
         confusion=predictions[0].confusion.tolist(),
         classes=classes,
-        calibration=CalibrationFigures(
-            error=mean_std([diagram.error for diagram in diagrams]),
-            own_error=first.error,
-            confidence=first.confidence[filled].tolist(),
-            accuracy=first.accuracy[filled].tolist(),
-            count=first.count[filled].tolist(),
-        ),
+        calibration=_calibration(decisions) if decisions else None,
+        intervals=predictions[0].task.intervals(predictions[0]),
+    )
+
+
+def _calibration(decisions: Sequence[tuple[Array, Array]]) -> CalibrationFigures:
+    """From confidence and correctness of the decisions of each run."""
+    diagrams = [calibration(*of_run) for of_run in decisions]
+    first = diagrams[0]
+    filled = np.flatnonzero(first.count)
+    return CalibrationFigures(
+        error=mean_std([diagram.error for diagram in diagrams]),
+        own_error=first.error,
+        confidence=first.confidence[filled].tolist(),
+        accuracy=first.accuracy[filled].tolist(),
+        count=first.count[filled].tolist(),
     )
 
 
 def curve_metrics() -> list[str]:
     """The metrics that are drawn by epoch."""
-    return [name for name, metric in METRICS.items() if metric.curve]
+    return [name for name, metric in known_metrics().items() if metric.curve]
 
 
 def drawn_metrics(curves: Sequence[EpochCurve]) -> list[str]:
@@ -357,7 +375,8 @@ def epoch_curves(systems: dict[str, SeedRuns]) -> list[EpochCurve]:
         splits: dict[str, dict[str, tuple[list[float], list[float] | None]]] = {}
         for split in ("train", "validation"):
             splits[split] = {}
-            for metric in (*curve_metrics(), "ce"):  # CE is not drawn, but tells if it still falls
+            plain = system.record.task.plain_loss  # not drawn, but tells if it still falls
+            for metric in dict.fromkeys((*curve_metrics(), plain)):
                 # A head that stopped early does not count in later epochs.
                 by_epoch = [
                     [history[e][split].get(metric) for history in histories if len(history) > e]

@@ -35,7 +35,6 @@ from spacelite.runs.store import Run, find_cache
 from spacelite.settings import one_of, optional, require
 from spacelite.studies import answers
 from spacelite.studies.answers import Answer
-from spacelite.tasks import majority
 from spacelite.training import loss_terms, plan
 from spacelite.training.config import TrainingConfig
 
@@ -178,8 +177,8 @@ def _data_notes(cache_dir: Path, split: str, system: SeedRuns) -> list[str]:
                     _, labels = record.task.renumbered(
                         other.splits[split].labels, np.array(numbers), len(names)
                     )
-                    most = majority(record.task, cache.splits["train"].labels, labels, names)
-                    baseline = f"{most.sentence} on {split} of {data}."
+                    most = record.task.simple_baseline(cache.splits["train"].labels, labels, names)
+                    baseline = f"{most} on {split} of {data}."
                     clauses = [seen, _unknown(other, split), _reduced(other)]
     except DamagedCacheError as error:
         log.warning("%s", error)
@@ -190,9 +189,9 @@ def _data_notes(cache_dir: Path, split: str, system: SeedRuns) -> list[str]:
 
 
 def majority_note(cache: store.Cache, split: str) -> str:
-    """What always predicting the most frequent training label achieves on a split of a cache."""
+    """What one prediction for all texts achieves on a split of a cache."""
     training, labels = cache.splits["train"].labels, cache.splits[split].labels
-    return f"{majority(cache.task, training, labels, cache.label_names).sentence} on {split}."
+    return f"{cache.task.simple_baseline(training, labels, cache.label_names)} on {split}."
 
 
 @contextmanager
@@ -250,10 +249,11 @@ def training_notes(group: Group, curves: Sequence[EpochCurve]) -> list[str]:
         return [
             f"{who} had only {count_words} updates in training, too few for most data: {REMEDY}."
         ]
+    plain = group.systems[0].record.task.plain_loss
     entropies = {
-        curve.name: curve.splits["validation"]["ce"][0]
+        curve.name: curve.splits["validation"][plain][0]
         for curve in curves
-        if curve.name in alone and "ce" in curve.splits["validation"]
+        if curve.name in alone and plain in curve.splits["validation"]
     }
     if not entropies:
         return []
@@ -268,7 +268,8 @@ def training_notes(group: Group, curves: Sequence[EpochCurve]) -> list[str]:
     may = "More epochs" if as_auto else "More epochs or a higher learning rate"
     return [
         f"{best} still improves: over the last {plan.last_epochs(epochs)} of {epochs} epochs, "
-        f"its cross-entropy on validation fell by {fall:.1%}. {may} may give better figures: "
+        f"its {record.task.loss_in_words} on validation fell by {fall:.1%}. {may} may give better "
+        f"figures: "
         f"{remedy} for more epochs, such as {2 * epochs}."
     ]
 
@@ -285,5 +286,6 @@ def loss_note(group: Group) -> list[str]:
         seeds = list(zip(system.histories, kept, strict=True))
         if found := loss_terms.excess(head, training, seeds):
             large.append((row.system, found))
-    said = loss_terms.sentence(large, "systems", " ")
+    loss = group.systems[0].record.task.loss_in_words
+    said = loss_terms.sentence(large, "systems", " ", loss)
     return [f"{said[0].upper()}{said[1:]}."] if said else []

@@ -50,7 +50,7 @@ class Mistake:
     example: str  # its location, such as `test:17`
     label: str  # the true label(s)
     predicted: str
-    confidence: float  # probability of the prediction
+    confidence: float  # probability of the prediction, or of numbers the error
     words: list[str]
     shares: list[float]  # what each adds to the logit of the most probable label
     source: Source | None = None
@@ -126,12 +126,13 @@ def words_and_mistakes(
 def _chosen(group: Group) -> tuple[str, Run, Predictions] | None:
     candidates = []
     for row, system in group.named:
-        figure, predictions = row.figures["accuracy"], system.predictions[0]
+        figure, predictions = row.figures[row.headline], system.predictions[0]
         run = system.runs[0]
         if figure is not None and predictions is not None and has_shares(run):
             # Kinds of heads in the order of tables, space heads first.
             kind = -list(heads.KINDS).index(run.head.kind)
-            candidates.append(((kind == 0, figure.mean), (row.system, run, predictions)))
+            best = (kind == 0, row.goodness(figure))
+            candidates.append((best, (row.system, run, predictions)))
     return max(candidates, key=lambda pair: pair[0])[1] if candidates else None
 
 
@@ -192,11 +193,12 @@ def _add(total: dict[tuple[int, ...], Array], ids: Array, starts: Array, of_toke
 def _mistakes(
     run: Run, cache: store.Cache, split: str, predictions: Predictions, words: Words
 ) -> list[Mistake]:
-    """The wrongly predicted examples with the highest confidence."""
-    confidence, predicted, task = predictions.confidence, predictions.predicted, predictions.task
-    wrong = np.flatnonzero(~predictions.correct)
+    """The examples that are predicted worst (`Task.badness`)."""
+    predicted, task = predictions.predicted, predictions.task
+    badness = task.badness(predictions)
+    order = np.argsort(-badness, kind="stable")
     mistakes = []
-    for number in wrong[np.argsort(-confidence[wrong], kind="stable")][:MOST_MISTAKES].tolist():
+    for number in order[badness[order] > 0][:MOST_MISTAKES].tolist():
         location = f"{split}:{int(predictions.index[number])}"
         names = run.record.label_names
         actual, guess = (
@@ -210,7 +212,7 @@ def _mistakes(
                 location,
                 actual,
                 guess,
-                float(confidence[number]),
+                float(badness[number]),
                 [word.text for word in explained.words],
                 explained.shares[:, explained.predicted].tolist(),
                 explained.source,

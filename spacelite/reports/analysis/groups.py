@@ -10,6 +10,7 @@ tried with the most settings.
 from __future__ import annotations
 
 import difflib
+import math
 import statistics
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
@@ -28,9 +29,9 @@ from spacelite.metrics.thresholds import full_name
 from spacelite.runs.record import RunRecord, TransferRecord
 from spacelite.runs.store import Run, find_cache, matching
 from spacelite.settings import OTHER_NAMES, choose_from, shown, varying
+from spacelite.tasks import TASKS, Task, known_metrics
 from spacelite.visible import visible_name
 
-CHOSEN_BY = "accuracy"  # metric of the validation split that chooses in a sweep
 CHOSEN = " (chosen)"  # what tables write behind the name of what validation chose
 MOST_NAMES = 8  # that a message lists
 
@@ -88,9 +89,21 @@ class Row:
     sweep: str = ""  # the name of the sweep: the system's, as if what differs in it were default
 
     @property
+    def headline(self) -> str:
+        """The metric that ranks systems, and on validation chooses among the settings of a
+        sweep."""
+        return next(task.headline for task in TASKS.values() if task.headline in self.figures)
+
+    @property
     def validation(self) -> MeanStd | None:
         """The figure that chooses among the settings of a sweep."""
-        return self.by_split.get("validation", {}).get(CHOSEN_BY)
+        return self.by_split.get("validation", {}).get(self.headline)
+
+    def goodness(self, figure: MeanStd | None) -> float:
+        """A number that is the higher, the better a figure of the headline metric is."""
+        if figure is None:
+            return -math.inf
+        return figure.mean if known_metrics()[self.headline].higher_is_better else -figure.mean
 
 
 @dataclass(frozen=True)
@@ -105,7 +118,7 @@ class Section:
     split: str
     examples: dict[str, int]  # by split
     settings: dict[str, Any]  # that the runs share
-    average: str  # how precision and recall are averaged: `binary` or `weighted`
+    average: str  # how precision and recall are averaged: `binary` or `weighted`; "" without
     rows: list[Row]
     notes: list[str]
     swept: dict[str, str] = field(default_factory=dict)  # settings of sweeps -> symbols
@@ -138,7 +151,7 @@ def measured(runs: Sequence[Run], scores: Sequence[Scores], data: str) -> Row:
         system=record.system,
         kind="measured",
         train_params=record.train_params,
-        figures=_over_seeds(scores),
+        figures=_over_seeds(scores, record.task),
         inter=record.head.settings().get("inter"),
         intra=record.head.settings().get("intra"),
         seeds=None if record.seed is None else len(runs),
@@ -149,17 +162,17 @@ def measured(runs: Sequence[Run], scores: Sequence[Scores], data: str) -> Row:
         runs=[run.id for run in runs],
         settings=all_settings(record),
         by_split={
-            split: _over_seeds([run.record.metrics[split] for run in runs])
+            split: _over_seeds([run.record.metrics[split] for run in runs], record.task)
             for split in record.metrics
             if all(split in run.record.metrics for run in runs)
         },
     )
 
 
-def _over_seeds(scores: Sequence[Scores]) -> dict[str, MeanStd | None]:
+def _over_seeds(scores: Sequence[Scores], task: Task) -> dict[str, MeanStd | None]:
     """Every metric over seeds; None if a run does not have it."""
     figures: dict[str, MeanStd | None] = {}
-    for metric in METRICS:
+    for metric in task.metrics:
         values = [value for of_run in scores if (value := of_run.get(metric)) is not None]
         figures[metric] = mean_std(values) if len(values) == len(scores) else None
     return figures
@@ -172,8 +185,8 @@ def with_best(rows: Sequence[Row]) -> list[Row]:
     have figures of."""
     published = [row for row in rows if row.kind == "published"]
     best: list[list[str]] = [[] for _ in rows]
-    for name, metric in METRICS.items():
-        if not metric.best_marked:
+    for name, metric in known_metrics().items():
+        if not metric.best_marked or any(name not in row.figures for row in rows):
             continue
         if published and all(row.figures[name] is None for row in published):
             continue
@@ -205,10 +218,10 @@ def bold_note(rows: Sequence[Row]) -> list[str]:
 
 
 def averaging(average: str, labels: Sequence[str]) -> str:
-    """How precision and recall are averaged, in words."""
+    """How precision and recall are averaged, in words; "" without classes."""
     if average == "binary":
         return f"precision and recall of {visible_name(labels[1])}"
-    return "precision and recall weighted by support"
+    return "precision and recall weighted by support" if average else ""
 
 
 def training_words(records: Sequence[RunRecord]) -> str:
@@ -250,7 +263,7 @@ def _rows(
     swept: Collection[str],
     data: str,
 ) -> list[Row]:
-    """The rows of systems. In each sweep the one with the best validation accuracy is chosen, of
+    """The rows of systems. In each sweep the one with the best figure on validation is chosen, of
     equal ones the first; `named` as in `grouped`."""
     records = [system.record for system in systems]
     names = system_names(
@@ -259,11 +272,10 @@ def _rows(
     rows = [measured(system.runs, system.scores(), data) for system in systems]
     sweeps = by_key(range(len(systems)), lambda number: systems[number].sweep)
 
-    def accuracy(number: int) -> float:
-        figure = rows[number].validation
-        return -1.0 if figure is None else figure.mean
+    def goodness(number: int) -> float:
+        return rows[number].goodness(rows[number].validation)
 
-    chosen = {max(members, key=accuracy) for members in sweeps.values()}
+    chosen = {max(members, key=goodness) for members in sweeps.values()}
     for number, (system, name) in enumerate(zip(systems, names, strict=True)):
         head = system.record.head
         usual = {
@@ -334,7 +346,8 @@ def sweep_note(row: Row, swept: Mapping[str, str], sweep: Sequence[Row]) -> str:
     (best,) = [other.system for other in sweep if other.chosen]
     count = f"{len(sweep)} settings"
     tried = f"{row.sweep}: {count}" if row.chosen else f"{row.system} is one of {count} that"
-    return f"{tried} were tried ({words}). Validation accuracy chose {best}."
+    by = known_metrics()[row.headline].in_words
+    return f"{tried} were tried ({words}). Validation {by} chose {best}."
 
 
 def _span(values: Sequence[Any]) -> str:
@@ -375,7 +388,8 @@ class SeedRuns:
         records: Sequence[RunRecord | TransferRecord]
         records = self.transfers or [run.record for run in self.runs]
         saved = [record.metrics[record.split] for record in records]
-        wanted = [name for name, metric in METRICS.items() if metric.from_predictions]
+        metrics = self.record.task.metrics
+        wanted = [name for name, metric in metrics.items() if metric.from_predictions]
         if all(name in scores for scores in saved for name in wanted):
             return saved
         return [
@@ -403,7 +417,8 @@ def _completed(scores: Scores, predictions: Predictions | None, wanted: Sequence
     outcome = predictions.task.outcome(
         0.0, 0.0, 0.0, predictions.confusion, predictions.labels, predictions.logits
     )
-    return {**scores, **{name: METRICS[name].compute(outcome) for name in lacking}}
+    metrics = predictions.task.metrics
+    return {**scores, **{name: metrics[name].compute(outcome) for name in lacking}}
 
 
 @dataclass(frozen=True)
@@ -735,10 +750,11 @@ def _group(members: Sequence[OnData], named: Mapping[tuple[Any, ...], str]) -> G
         parts += [words] if words and len({getattr(of, name) for of in specs}) == 1 else []
     if epochs is not None and "epochs" in shared:
         parts.append(_epochs(epochs))
+    averaged = averaging(record.average, record.label_names)
     section = Section(
         title=", ".join(parts),
         subtitle=(
-            f"{about}; {averaging(record.average, record.label_names)}; "
+            f"{about}; {f'{averaged}; ' if averaged else ''}"
             f"{training_words(of_members)}{'caches' if ', ' in cache else 'cache'} {cache}"
         ),
         data=data,

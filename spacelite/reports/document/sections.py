@@ -17,19 +17,20 @@ from spacelite.document import (
     Paragraph,
     Plot,
     Table,
+    decimals,
     p_value,
     with_sign,
 )
 from spacelite.metrics import rationales
 from spacelite.metrics.rationales import Rationales
-from spacelite.metrics.scores import METRICS
+from spacelite.metrics.significance import Difference
 from spacelite.reports.analysis.comparisons import SystemAnalysis, drawn_metrics
 from spacelite.reports.analysis.content import Findings, GroupFindings
 from spacelite.reports.analysis.groups import MeanStd, Section
 from spacelite.reports.document import wording
 from spacelite.reports.document.tables import figure_cell, short_id, systems_table
 from spacelite.studies import answers
-from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL, TASKS
+from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL, TASKS, known_metrics
 
 LARGEST_MATRIX = 20  # labels
 MOST_CONFUSIONS = 30
@@ -70,23 +71,36 @@ def _comparisons(part: GroupFindings, number: int) -> list[Block]:
     analysis = part.analysis
     if not analysis.comparisons:
         return []
+    metric = TASKS[analysis.task].headline
     lines = [
         Line.of(
             wording.of_seed(pair.first, pair.heads[0]),
             wording.of_seed(pair.second, pair.heads[1]),
-            with_sign(100 * pair.accuracy.value, 1),
-            wording.interval(pair.accuracy),
+            *_signed(metric, pair.headline),
             p_value(pair.corrected).removeprefix("p ").removeprefix("= "),
         )
         for pair in analysis.pairs
     ]
-    columns = ["First", "Second", "Accuracy difference (points)", "95% interval", "p (Holm)"]
+    of = known_metrics()[metric]
+    heading = f"{of.heading} difference (points)"
+    if of.power:
+        heading = f"{of.heading}, first lower by"
+    columns = ["First", "Second", heading, "95% interval", "p (Holm)"]
     return [
         Heading(2, "Is the difference real?"),
         Paragraph(wording.method(part.section, analysis)),
         Bullets(wording.verdicts(analysis)),
         Table("All pairs, first minus second", columns, lines, "pairs", folded=True),
     ]
+
+
+def _signed(metric: str, difference: Difference) -> tuple[str, str]:
+    """A difference with its sign, and its interval."""
+    value = wording.amount(metric, difference.value)
+    sign = "+" if difference.value > 0 and known_metrics()[metric].power else ""
+    if not known_metrics()[metric].power:
+        value = with_sign(100 * difference.value, 1)
+    return f"{sign}{value}", wording.interval(metric, difference)
 
 
 def _curves(part: GroupFindings, number: int) -> list[Block]:
@@ -101,7 +115,7 @@ def _curves(part: GroupFindings, number: int) -> list[Block]:
                 for means, stds in (figures[metric] for metric in drawn)
             ]
             lines.append(Line.of(f"{curve.name}, {split}", *cells))
-    columns = ["System", *(METRICS[metric].heading for metric in drawn)]
+    columns = ["System", *(known_metrics()[metric].heading for metric in drawn)]
     text = (
         "Figures after every epoch, mean over seeds; the band is one standard deviation over "
         "seeds. Solid: validation; dotted: train, accumulated while the weights move."
@@ -115,7 +129,7 @@ def _curves(part: GroupFindings, number: int) -> list[Block]:
 
 def _confusion(part: GroupFindings, number: int) -> list[Block]:
     analysis = part.analysis
-    if not analysis.systems:
+    if not any(system.classes for system in analysis.systems):
         return []
     blocks: list[Block] = [
         Heading(2, "Which labels are confused"),
@@ -183,11 +197,13 @@ def _most_confused(system: SystemAnalysis, names: Sequence[str]) -> Table:
 
 def _calibration(part: GroupFindings, number: int) -> list[Block]:
     analysis = part.analysis
-    if not analysis.systems:
-        return []
     lines = [
-        Line.of(system.name, figure_cell(system.calibration.error)) for system in analysis.systems
+        Line.of(system.name, figure_cell(system.calibration.error))
+        for system in analysis.systems
+        if system.calibration is not None
     ]
+    if not lines:
+        return []
     about = (
         "Predictions in 15 bins of confidence, the probability of what is predicted: the expected "
         "calibration error (ECE) is the mean distance of the bins' accuracy from their confidence."
@@ -206,17 +222,45 @@ def _calibration(part: GroupFindings, number: int) -> list[Block]:
     ]
 
 
+def _intervals(part: GroupFindings, number: int) -> list[Block]:
+    """Metrics of single heads with their intervals over examples, where the task has these."""
+    systems = [system for system in part.analysis.systems if system.intervals]
+    if not systems:
+        return []
+    metrics = [known_metrics()[name] for name in systems[0].intervals]
+    lines = [
+        Line.of(
+            wording.of_seed(system.name, system.seed),
+            *(
+                Cell(decimals(value, 4), f"({decimals(low, 4)} to {decimals(high, 4)})")
+                for value, (low, high) in system.intervals.values()
+            ),
+        )
+        for system in systems
+    ]
+    split = part.section.split
+    return [
+        Heading(2, "How sure the figures are"),
+        Paragraph(
+            "Of the head with the lowest seed, with 95% intervals of a bootstrap over the "
+            f"{part.section.examples[split]:,} {split} examples."
+        ),
+        Table("Figures", ["System", *(of.heading for of in metrics)], lines, "intervals"),
+    ]
+
+
 def _words(part: GroupFindings, number: int) -> list[Block]:
     examples = part.examples
     if examples is None or not examples.words:
         return []
+    task = TASKS[examples.task]
     blocks: list[Block] = [
         Heading(2, "Which words matter"),
         Paragraph(
-            f"Of the head {examples.run} ({examples.name}): the words that add most to each "
-            f"label's logit{TASKS[examples.task].beyond}, over the {part.section.split} split. Per "
-            "text: all its occurrences together, divided by the number of texts; each time: for "
-            "one occurrence. The shares are exact."
+            f"Of the head {examples.run} ({examples.name}): the words that add most to "
+            f"{task.adds_to}{task.beyond}, over the {part.section.split} split. Per text: all its "
+            "occurrences together, divided by the number of texts; each time: for one occurrence. "
+            "The shares are exact."
         ),
     ]
     for label, words in examples.words.items():
@@ -252,15 +296,16 @@ def _mistakes(part: GroupFindings, number: int) -> list[Block]:
     examples = part.examples
     if examples is None or not examples.mistakes:
         return []
-    beyond = TASKS[examples.task].beyond.replace("their", "its")
+    task = TASKS[examples.task]
+    heading, adds_to = task.worst
+    beyond = task.beyond.replace("their", "its")
     example = examples.mistakes[0].example
     command = f"spacelite explain {short_id(examples.run)} --example {example}"
     in_full = f"; {command} shows one in full" if examples.words else ""
     return [
-        Heading(2, "The most confident mistakes"),
+        Heading(2, heading),
         Paragraph(
-            "Of the same head. The marks show what each word adds to the most probable label's "
-            f"logit{beyond}{in_full}."
+            f"Of the same head. The marks show what each word adds to {adds_to}{beyond}{in_full}."
         ),
         Mistakes(examples.mistakes),
     ]
@@ -295,6 +340,7 @@ SECTIONS: dict[str, Callable[[GroupFindings, int], list[Block]]] = {
     "curves": _curves,
     "confusion": _confusion,
     "calibration": _calibration,
+    "intervals": _intervals,
     "words": _words,
     "mistakes": _mistakes,
     "rationales": _rationales,

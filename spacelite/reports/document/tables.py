@@ -2,37 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from spacelite.document import LARGEST, Cell, Line, Table, decimals, with_sign
 from spacelite.heads.config import system_names
-from spacelite.metrics.scores import METRICS
-from spacelite.reports.analysis.groups import CHOSEN, CHOSEN_BY, MeanStd, Section, grouped
+from spacelite.metrics.scores import Metric
+from spacelite.reports.analysis.groups import CHOSEN, MeanStd, Section, grouped
 from spacelite.runs.store import Run
+from spacelite.tasks import known_metrics
 
 # Kinds of lines: the figures of another split; a setting of a sweep that validation did not choose;
 # one that belongs to the same run as the line above.
 SPLIT, TRIED, CONTINUED = "split", "tried", "continued"
-RUN_METRICS = ("loss", "ce", "accuracy", "f1_macro")
 
 
 def systems_table(
     section: Section, also: str | None = None, *, places: int = 4, short: bool = False
 ) -> Table:
     """A section's table: a line per system, with the figures of another split (`also`) below it if
-    the runs have them, and a column for the validation accuracy that chose among the settings of a
+    the runs have them, and a column for the figure on validation that chose among the settings of a
     sweep. Figures have `places` decimals; `short` abbreviates
     headings, for narrow terminals."""
     of_published = any(row.kind == "published" for row in section.rows)
     is_sweep = any(row.tried > 1 for row in section.rows)
-    lines = []
+    lines, metrics = [], shown_metrics([row.figures for row in section.rows])
     for row in section.rows:
         signed = row.kind == "difference"
         best = row.tried > 1 and row.chosen
         chosen_by = [figure_cell(row.validation, places=places)] if is_sweep else []
         figures = [
             figure_cell(row.figures[name], best=name in row.best, signed=signed, places=places)
-            for name in METRICS
+            for name in metrics
         ]
         weights = (row.inter, row.intra) if of_published else ()
         params, *counts = (
@@ -44,18 +45,39 @@ def systems_table(
         other = row.by_split.get(also or "")
         if other is not None and also != section.split:
             before, after = [""] * len([params, *chosen_by]), [""] * len(counts)
-            figures = [figure_cell(other[name], places=places) for name in METRICS]
+            figures = [figure_cell(other[name], places=places) for name in metrics]
             lines.append(Line.of(f"on {also}", *before, *figures, *after, kind=SPLIT))
-    chosen_by_heading = f"Val. {METRICS[CHOSEN_BY].short}" if short else f"Validation {CHOSEN_BY}"
+    of = metrics[section.rows[0].headline]
+    chosen_by_heading = f"Val. {of.short}" if short else f"Validation {of.in_words}"
     columns = [
         "System",
         "Params" if short else "Parameters",
         *([chosen_by_heading] if is_sweep else []),
-        *(metric.short if short else metric.heading for metric in METRICS.values()),
+        *(metric.short if short else metric.heading for metric in metrics.values()),
         *(("Inter", "Intra") if of_published else ()),
         "Seeds",
     ]
     return Table(section.title, columns, lines, "systems")
+
+
+def shown_metrics(figures: Sequence[Mapping[str, Any]]) -> dict[str, Metric]:
+    """The metrics that systems have, by name; without the loss where none has it."""
+    return {
+        name: metric
+        for name, metric in known_metrics().items()
+        if any(name in of for of in figures)
+        and (name != "loss" or any(of.get(name) is not None for of in figures))
+    }
+
+
+def _listed_metrics(runs: Sequence[Run], figures: Sequence[Mapping[str, Any]]) -> dict[str, Metric]:
+    """The metrics that lists of runs show, given all their figures: the loss only where it is not
+    the plain loss."""
+    tasks = dict.fromkeys(run.record.task for run in runs)
+    same = all(of.get("loss") in (None, of.get(task.plain_loss)) for of in figures for task in tasks
+               if task.headline in of)  # fmt: skip
+    names = dict.fromkeys(name for task in tasks for name in task.listed)
+    return {name: known_metrics()[name] for name in names if not (same and name == "loss")}
 
 
 def figure_cell(
@@ -84,22 +106,23 @@ def trained_table(runs: Sequence[Run], places: int = 4) -> Table:
     every = {run.folder: run for run in runs}  # a run that is listed twice is no second seed
     groups = [group for group in grouped(list(every.values())) if not group.systems[0].transfers]
     rows = [(group.section, *pair) for group in groups for pair in group.named]
-    only_ce = all(row.figures["loss"] == row.figures["ce"] for _, row, _ in rows)
-    metrics = [name for name in RUN_METRICS if not (only_ce and name == "loss")]
+    metrics = _listed_metrics(runs, [row.figures for _, row, _ in rows])
     caches = len({of_row.record.cache for *_, of_row in rows})
     lines = []
     for _, row, of_row in rows:
         (run, *others) = of_row.runs
         of_run = f"{1 + len(others)} seeds" if others else run.name or short_id(run.id)
         cache = [run.record.cache] if caches > 1 else []
-        figures = [figure_cell(row.figures[name], places=places) for name in metrics]
+        figures = [figure_cell(row.figures.get(name), places=places) for name in metrics]
         lines.append(Line.of(row.system, *cache, of_run, *figures, kind=row.kind))
     splits = sorted({section.split for section, *_ in rows})
     on = ", or on ".join(splits) + (" where there is no test split" if len(splits) > 1 else "")
     spread = any((row.seeds or 1) > 1 for _, row, _ in rows)
     caption = f"Metrics on {on}" + (", ± standard deviation over seeds" if spread else "")
     headings = ["System", *(["Cache"] if caches > 1 else []), "Run"]
-    return Table(caption, [*headings, *(METRICS[name].short for name in metrics)], lines, "trained")
+    return Table(
+        caption, [*headings, *(metric.short for metric in metrics.values())], lines, "trained"
+    )
 
 
 def runs_table(runs: Sequence[Run]) -> Table:
@@ -109,8 +132,7 @@ def runs_table(runs: Sequence[Run]) -> Table:
     seeds = [run.record.seed for run in runs]
     seeded = any(seed is not None for seed in seeds)
     every = [scores for run in runs for scores in run.record.metrics.values()]
-    only_ce = all(scores.get("loss") == scores.get("ce") for scores in every)
-    metrics = [name for name in RUN_METRICS if not (only_ce and name == "loss")]
+    metrics = _listed_metrics(runs, every)
     lines = []
     names = system_names([run.head for run in runs], [run.record.training for run in runs])
     for run, system, seed in zip(runs, names, seeds, strict=True):
@@ -124,7 +146,7 @@ def runs_table(runs: Sequence[Run]) -> Table:
     headings = ["Seed"] if seeded else []
     return Table(
         "Runs",
-        ["System, run", *headings, "Split", *(METRICS[name].short for name in metrics)],
+        ["System, run", *headings, "Split", *(metric.short for metric in metrics.values())],
         lines,
         "runs",
     )

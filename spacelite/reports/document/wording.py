@@ -17,6 +17,7 @@ from spacelite.reports.analysis.comparisons import (
     Cost,
 )
 from spacelite.reports.analysis.groups import Section
+from spacelite.tasks import TASKS, known_metrics
 
 FEW_SEEDS = 5  # fewer can show only large differences
 MANY = 3  # systems of the same verdict that one sentence is about
@@ -33,9 +34,22 @@ def span(bounds: tuple[int, int]) -> str:
     return str(low) if low == high else f"{low} to {high}"
 
 
-def interval(difference: Difference) -> str:
-    """`0.4 to 2.2`, in points."""
-    return " to ".join(one_place(100 * bound) for bound in difference.interval)
+def amount(metric: str, value: float) -> str:
+    """A difference in a metric: `1.3` in points, or `0.0123` in the unit of the labels."""
+    if known_metrics()[metric].power:
+        return f"{value:.3g}".replace("-", "−")
+    return one_place(100 * value)
+
+
+def of_metric(metric: str) -> str:
+    """What follows an amount: ` points of accuracy`, or ` in RMSE`."""
+    of = known_metrics()[metric]
+    return f" in {of.in_words}" if of.power else f" points of {of.in_words}"
+
+
+def interval(metric: str, difference: Difference) -> str:
+    """`0.4 to 2.2`."""
+    return " to ".join(amount(metric, bound) for bound in difference.interval)
 
 
 def cost(of: Cost) -> str:
@@ -56,7 +70,7 @@ def verdicts(analysis: Analysis) -> list[str]:
     pair = set() if first is None else {first.first, first.second}
     sentences = [] if first is None else [baseline_verdict(first, tests)]
     alike: dict[tuple[object, ...], list[Comparison]] = {}
-    for comparison in sorted(analysis.comparisons, key=lambda of: abs(of.accuracy.value)):
+    for comparison in sorted(analysis.comparisons, key=lambda of: abs(of.headline.value)):
         if {comparison.first, comparison.second} != pair:
             alike.setdefault(_kind(comparison), []).append(comparison)
     for members in alike.values():
@@ -73,7 +87,7 @@ def _kind(comparison: Comparison) -> tuple[object, ...]:
         comparison.identical,
         _differs(comparison),
         comparison.p < SIGNIFICANT,
-        bool(comparison.accuracy.value),
+        bool(comparison.headline.value),
         comparison.second if _is_behind(comparison) else "",
         comparison.basis,
         comparison.seeds,
@@ -91,7 +105,7 @@ def baseline_verdict(comparison: Comparison, tests: int) -> str:
     is corrected for `tests` pairs."""
     names = zip((comparison.first, comparison.second), comparison.heads, strict=True)
     head, baseline = itertools.starmap(of_seed, names)
-    difference = comparison.accuracy.value
+    difference = comparison.headline.value
     of_heads, differs = comparison.basis == HEADS, _differs(comparison)
     accuracy, f1 = _figures([comparison], tests)
     if comparison.identical:
@@ -109,8 +123,9 @@ def baseline_verdict(comparison: Comparison, tests: int) -> str:
             ahead = f"the best of them, {head}, is ahead by"
         finding = f"{ahead} {accuracy}, {f1}, {_insignificant(comparison, tests)}"
     else:
-        where = "behind" if comparison.f1_macro.value < 0 else "ahead"
-        finding = f"the best of them, {head}, has the same accuracy and is {where} by {f1}"
+        where = "behind" if comparison.other.value < 0 else "ahead"
+        same = f"has the same {_name(comparison)}"
+        finding = f"the best of them, {head}, {same} and is {where} by {f1}"
     return f"No head beats the best baseline, {baseline}: {finding}."
 
 
@@ -125,15 +140,15 @@ def verdict(alike: Sequence[Comparison], tests: int) -> str:
     second = of_seed(second, one.heads[1])
     ahead, behind = (second, first) if _is_behind(one) else (first, second)
     accuracy, f1 = _figures(alike, tests)
-    if one.identical or not one.accuracy.value:
+    if one.identical or not one.headline.value:
         both = f"{first} and {second}"
         if of_heads:
             both = f"The heads of {both}"
         if one.identical:
             return f"{both} predict the same for every example{listed}."
         if listed:
-            return f"{both} have the same accuracy{listed}."
-        return f"{both} have the same accuracy; {ahead} is ahead by {f1}."
+            return f"{both} have the same {_name(one)}{listed}."
+        return f"{both} have the same {_name(one)}; {ahead} is ahead by {f1}."
     if of_heads:
         ahead = f"On these examples the head of {ahead}"
         behind = f"those of {behind}" if listed else f"the head of {behind}"
@@ -144,8 +159,13 @@ def verdict(alike: Sequence[Comparison], tests: int) -> str:
     return f"{ahead} is ahead of {behind} by {accuracy}, {f1}, {finding}{listed}."
 
 
+def _name(comparison: Comparison) -> str:
+    """The headline metric in words."""
+    return known_metrics()[next(iter(comparison.differences))].in_words
+
+
 def _differs(comparison: Comparison) -> bool:
-    return comparison.corrected < SIGNIFICANT and bool(comparison.accuracy.value)
+    return comparison.corrected < SIGNIFICANT and bool(comparison.headline.value)
 
 
 def _insignificant(comparison: Comparison, tests: int) -> str:
@@ -157,26 +177,27 @@ def _insignificant(comparison: Comparison, tests: int) -> str:
 
 
 def _is_behind(comparison: Comparison) -> bool:
-    """Whether the first system is behind in accuracy, or with equal accuracy in macro F1."""
-    return (comparison.accuracy.value, comparison.f1_macro.value) < (0, 0)
+    """Whether the first system is behind in the headline metric, or if equal in the second."""
+    return (comparison.headline.value, comparison.other.value) < (0, 0)
 
 
 def _figures(alike: Sequence[Comparison], tests: int) -> tuple[str, str]:
-    """The differences in accuracy, with p, and in macro F1, of the system that is ahead minus the
-    other one: `1.3 points of accuracy (95% interval 0.4 to 2.2; corrected p = 0.004)` and `2.0
-    points of macro F1 (95% interval −1.0 to 5.0)`, or `but is behind by` these. Of several
-    comparisons, the ranges."""
+    """The differences in the headline metric, such as accuracy, with p, and in the second, such as
+    macro F1, of the system that is ahead to the other one: `1.3 points of accuracy (95% interval
+    0.4 to 2.2; corrected p = 0.004)` and `2.0 points of macro F1 (95% interval −1.0 to 5.0)`, or
+    `but is behind by` these. Of several comparisons, the ranges."""
     ahead = [of.reversed() if _is_behind(of) else of for of in alike]
-    in_f1 = [of.f1_macro for of in ahead]
+    in_f1 = [of.other for of in ahead]
+    first, second = ahead[0].differences
     but = ""
-    if all(one_place(100 * of.value).startswith("−") for of in in_f1):
+    if all(amount(second, of.value).startswith("−") for of in in_f1):
         in_f1, but = [of.reversed() for of in in_f1], "but is behind by "
     accuracy, f1 = (
-        f"{_range([100 * of.value for of in differences])} points of"
-        for differences in ([of.accuracy for of in ahead], in_f1)
+        _range(metric, [of.value for of in differences]) + of_metric(metric)
+        for metric, differences in ((first, [of.headline for of in ahead]), (second, in_f1))
     )
     name, one = "corrected p" if tests > 1 else "p", ahead[0]
-    accuracy, f1 = f"{accuracy} accuracy", f"{but}{f1} macro F1"
+    f1 = f"{but}{f1}"
     if len(alike) > 1:
         choose, bound = (max, "at most") if _differs(one) else (min, "at least")
         p = p_value(choose(of.corrected for of in alike)).removeprefix("p ")
@@ -186,14 +207,15 @@ def _figures(alike: Sequence[Comparison], tests: int) -> tuple[str, str]:
     if one.p < SIGNIFICANT <= one.corrected:
         p = f"{p_value(one.p)}, {p}"
     return (
-        f"{accuracy} (95% interval {interval(one.accuracy)}; {p})",
-        f"{f1} (95% interval {interval(in_f1[0])})",
+        f"{accuracy} (95% interval {interval(first, one.headline)}; {p})",
+        f"{f1} (95% interval {interval(second, in_f1[0])})",
     )
 
 
-def _range(values: Sequence[float]) -> str:
+def _range(metric: str, values: Sequence[float]) -> str:
     """`0.4`, or `0.4 to 2.2`."""
-    return " to ".join(dict.fromkeys(map(one_place, (min(values), max(values)))))
+    ends = (amount(metric, end) for end in (min(values), max(values)))
+    return " to ".join(dict.fromkeys(ends))
 
 
 def method(section: Section, analysis: Analysis) -> str:
@@ -213,7 +235,7 @@ def method(section: Section, analysis: Analysis) -> str:
         what = "Single heads" if HEADS in bases else "Systems without a seed"
         sentences.append(
             f"{what} are compared on the {examples:,} {split} examples alone: 95% intervals of a "
-            "paired bootstrap over examples, p of McNemar's exact test."
+            f"paired bootstrap over examples, p of {TASKS[analysis.task].test}."
         )
     if analysis.tests > 1:
         sentences.append(
@@ -244,7 +266,8 @@ def missing(analysis: Analysis) -> list[str]:
         )
     if analysis.left_out:
         notes.append(
-            f"The {MOST_SYSTEMS} systems with the best accuracy are shown in detail; the table "
-            f"also lists {analysis.left_out} more."
+            f"The {MOST_SYSTEMS} systems with the best "
+            f"{known_metrics()[TASKS[analysis.task].headline].in_words} are shown in detail; the "
+            f"table also lists {analysis.left_out} more."
         )
     return notes

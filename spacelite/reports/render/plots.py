@@ -12,9 +12,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from spacelite.document import Chart, Plot, decimals, with_sign
-from spacelite.metrics.scores import METRICS
-from spacelite.reports.analysis.comparisons import Analysis, SystemAnalysis, drawn_metrics
+from spacelite.reports.analysis.comparisons import (
+    Analysis,
+    CalibrationFigures,
+    SystemAnalysis,
+    drawn_metrics,
+)
 from spacelite.reports.document import wording
+from spacelite.tasks import known_metrics
 from spacelite.types import Array
 from spacelite.visible import visible
 
@@ -147,7 +152,7 @@ def _epoch_panel(analysis: Analysis, metric: str) -> Panel:
             )  # fmt: skip
     step = max(1, max(len(curve.epochs) for curve in analysis.curves) // 5)
     axis = {"title": "epoch", "dtick": step, "tick0": 0}
-    title = METRICS[metric].heading
+    title = known_metrics()[metric].heading
     ranges = "; ".join(
         f"{trace.name} from {trace.y[0]:.3f} to {trace.y[-1]:.3f}" for trace in of_splits[1]
     )
@@ -220,6 +225,8 @@ def _reliability_panels(analysis: Analysis) -> list[Panel]:
     panels = []
     for number, system in enumerate(analysis.systems):
         of, (colour, _) = system.calibration, look_of(number)
+        if of is None:
+            continue
         most = max(of.count, default=1)
         figure = graph_objects.Figure()
         figure.add_scatter(
@@ -240,7 +247,7 @@ def _reliability_panels(analysis: Analysis) -> list[Panel]:
         )
         panels.append(
             _panel(
-                f"{system.name}: {_own_error(system)}",
+                f"{system.name}: {_own_error(system, of)}",
                 f"{system.name}, accuracy by confidence: {bins}.",
                 figure,
                 margin=MARGINS,
@@ -252,9 +259,9 @@ def _reliability_panels(analysis: Analysis) -> list[Panel]:
     return panels
 
 
-def _own_error(system: SystemAnalysis) -> str:
+def _own_error(system: SystemAnalysis, of: CalibrationFigures) -> str:
     """The error of the head that a diagram shows: `ECE 0.0312 (seed 0)`."""
-    return wording.of_seed(f"ECE {decimals(system.calibration.own_error, 4)}", system.seed)
+    return wording.of_seed(f"ECE {decimals(of.own_error, 4)}", system.seed)
 
 
 def concept_space(
@@ -391,7 +398,7 @@ def _curves(analysis: Analysis) -> Figure:
             for trace in epoch_traces(analysis, split, metric):
                 _draw(panel, trace, len(analysis.curves), trace.marker[1])
             if row == 0:
-                panel.set_title(METRICS[metric].heading)
+                panel.set_title(known_metrics()[metric].heading)
             else:
                 panel.set_xlabel("epoch")
                 panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -424,10 +431,10 @@ def _reliability(analysis: Analysis) -> Figure:
     figure = NewFigure(figsize=(3 * across, (3 + more) * down), layout="constrained")
     panels: Any = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
     for number, panel in enumerate(panels.flat):
-        if number >= len(systems):
+        of = systems[number].calibration if number < len(systems) else None
+        if of is None:
             panel.set_axis_off()
             continue
-        of = systems[number].calibration
         colour, _ = look_of(number)
         # Of dots that stand for counts; the largest has a diameter of 8.
         areas = [max(4.0, 64 * count / max(of.count, default=1)) for count in of.count]
@@ -436,7 +443,7 @@ def _reliability(analysis: Analysis) -> Figure:
         panel.scatter(of.confidence, of.accuracy, s=areas, color=colour)
         panel.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel="confidence", ylabel="accuracy")
         panel.set_title(
-            f"{titles[number]}\n{_own_error(systems[number])}",
+            f"{titles[number]}\n{_own_error(systems[number], of)}",
             fontsize=8,
         )
         panel.label_outer()
