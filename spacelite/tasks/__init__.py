@@ -13,11 +13,12 @@ from spacelite.settings import choose_from
 from spacelite.tasks.base import Task as Task
 from spacelite.tasks.base import majority as majority
 from spacelite.tasks.multi_label import MultiLabel
+from spacelite.tasks.regression import Regression
 from spacelite.tasks.single_label import SingleLabel
 from spacelite.types import Array
 
-SINGLE_LABEL, MULTI_LABEL = SingleLabel(), MultiLabel()
-TASKS: dict[str, Task] = {task.name: task for task in (SINGLE_LABEL, MULTI_LABEL)}
+SINGLE_LABEL, MULTI_LABEL, REGRESSION = SingleLabel(), MultiLabel(), Regression()
+TASKS: dict[str, Task] = {task.name: task for task in (SINGLE_LABEL, MULTI_LABEL, REGRESSION)}
 
 
 def known_metrics() -> dict[str, Metric]:

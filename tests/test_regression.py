@@ -1,0 +1,344 @@
+"""Labels that are numbers, from a csv file to a report."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import in_memory, refusal
+from scipy import stats
+from sklearn import metrics as sk
+from sklearn.linear_model import Ridge
+from spacelite_cli.app import app
+from typer.testing import CliRunner
+
+import spacelite
+from spacelite import heads
+from spacelite.cache.store import Cache
+from spacelite.data import loading
+from spacelite.heads.base import Objective
+from spacelite.tasks import REGRESSION
+from spacelite.tasks.base import Unit
+from spacelite.tasks.regression import Numbers, sums_of
+from spacelite.training import engine, loop
+from spacelite.training.batches import ArrayData, TokenSplit
+from spacelite.training.config import TrainingConfig
+
+WORTH = {"good": 1.0, "great": 2.0, "loved": 1.5, "fine": 0.5, "bad": -1.0, "boring": -1.5,
+         "dull": -1.0, "hated": -2.0}  # fmt: skip
+OTHERS = [
+    "a",
+    "an",
+    "and",
+    "but",
+    "film",
+    "the",
+    "plot",
+    "scene",
+    "story",
+    "was",
+    "well",
+    "acted",
+    "very",
+]
+
+
+def reviews(count=300, seed=0):
+    """Reviews whose score, in a unit and around a mean of its own, depends on their words."""
+    random = np.random.default_rng(seed)
+    rows = []
+    for _ in range(count):
+        words = random.choice([*OTHERS, *WORTH], random.integers(4, 16)).tolist()
+        worth = np.mean([WORTH.get(word, 0) for word in words])
+        rows.append((" ".join(words), round(250 + 40 * worth + random.normal(0, 2), 2)))
+    return rows
+
+
+def write(path, rows, heading=("text", "score")):
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([heading, *rows])
+    return path
+
+
+@pytest.fixture(scope="module")
+def there(bert, tmp_path_factory):
+    """A folder of caches with a cache of reviews, embedded from a csv file by the command line."""
+    folder = tmp_path_factory.mktemp("regression")
+    path = write(folder / "reviews.csv", reviews())
+    result = CliRunner().invoke(app, [
+        "embed", "--backbone", str(bert), "--dataset", str(path), "--test-fraction", "0.2",
+        "--dtype", "float32", "--device", "cpu", "--cache-dir", str(folder / "cache"),
+    ])  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "are numbers, which heads learn to predict (--task regression)" in result.stderr
+    return folder / "cache"
+
+
+@pytest.fixture(scope="module")
+def cache(there):
+    (path,) = (there / "embeddings").glob("*.h5")
+    with Cache(path) as opened:
+        yield opened
+
+
+def figures_of(labels, predicted):
+    return {
+        "mse": sk.mean_squared_error(labels, predicted),
+        "rmse": sk.root_mean_squared_error(labels, predicted),
+        "mae": sk.mean_absolute_error(labels, predicted),
+        "r2": sk.r2_score(labels, predicted),
+        "pearson": stats.pearsonr(labels, predicted).statistic,
+        "spearman": stats.spearmanr(labels, predicted).statistic,
+    }
+
+
+def test_a_cache_holds_the_numbers(cache):
+    known = dict(reviews())
+    spec = cache.spec.as_json()
+    assert (spec["task"], spec["label_names"]) == ("regression", ["score"])
+    assert cache.task is REGRESSION
+    labels = np.concatenate([split.labels for split in cache.splits.values()])
+    assert labels.dtype == np.float64
+    assert sorted(labels) == sorted(score for _, score in reviews()) and len(known) == 300
+
+
+def test_metrics_equal_scikit_learn_and_scipy():
+    random = np.random.default_rng(1)
+    labels = random.normal(2000, 3, 200).round(1)  # far from 0, with ties
+    predicted = labels + random.normal(0, 2, 200).round(1)
+    scores = REGRESSION.scores(
+        0.0, 0.0, 0.0, REGRESSION.confusion(labels, predicted, 1), labels, predicted[:, None]
+    )
+    expected = figures_of(labels, predicted)
+    assert {name: scores[name] for name in expected} == pytest.approx(expected, rel=1e-9)
+    weights = torch.from_numpy(random.integers(0, 3, (1, 200)).astype(float))
+    tensors = (torch.from_numpy(values) for values in (predicted[None, :, None], labels))
+    logits, y = tensors
+    _, sums = REGRESSION.count(logits, y, y[:, None], weights)
+    of = Numbers(0.0, sums[0].numpy())
+    repeated = np.repeat(np.arange(200), weights[0].long().numpy())
+    expected = figures_of(labels[repeated], predicted[repeated])
+    assert of.mse == pytest.approx(expected["mse"], rel=1e-9)
+    assert of.r2 == pytest.approx(expected["r2"], rel=1e-6)
+    assert of.pearson == pytest.approx(expected["pearson"], rel=1e-6)
+    same = Numbers(0.0, sums_of(labels, np.full(200, 7.0)), labels, np.full(200, 7.0))
+    assert same.pearson is None and same.spearman is None and same.r2 < 0
+
+
+@pytest.mark.parametrize("loss", ["squared", "huber"])
+@pytest.mark.parametrize(
+    "config",
+    [
+        heads.config("linear", pooling="mean"),
+        heads.config("mlp", pooling="mean"),
+        heads.config("space", latent=4, intra=0.001),
+    ],
+    ids=lambda config: config.kind,
+)
+def test_gradients_equal_autograd(config, loss, cache):
+    """In float64, of heads that give the examples weights, in the unit of each."""
+    split = TokenSplit(in_memory(cache.splits["train"], np.arange(24)))
+    labels = split.labels
+    task = REGRESSION.losses.get(loss, REGRESSION)
+    objective = Objective(task, 1)
+    parameters = heads.kind(config.kind).initial(config, 1, split.width)
+    stack = engine.stacked({config: parameters}, objective, "cpu")[0]
+    weights = torch.linspace(0.2, 2.0, 24)[None]
+    stack.sample_weights = weights
+    stack.unit = task.unit(labels, [weights[0]])
+    mean = (weights[0].double() @ labels) / weights.double().sum()
+    deviation = torch.sqrt(weights[0].double() @ (labels - mean) ** 2 / weights.double().sum())
+    assert torch.allclose(torch.stack([*stack.unit]).flatten(), torch.stack([mean, deviation]))
+    rows = np.arange(24)
+    batch = engine.batch_of(split, rows, objective)
+    torch.manual_seed(0)
+    # A dropout rate of 0: the same forward pass without it.
+    kind = type(stack)
+    with pytest.MonkeyPatch.context() as patch:
+        if config.kind == "mlp":
+            patch.setattr(kind, "dropout", 0.0)
+        engine.run_batch(split, [stack], rows, batch, engine.Workers(), (1, 0))
+    leaves = {name: value.double().requires_grad_() for name, value in parameters.items()}
+    hidden = torch.from_numpy(cache.splits["train"].read_hidden(0, 24)).double()
+    lengths = split.lengths.tolist()
+    texts = hidden.split(lengths)
+    if config.kind == "space":
+        coordinates = [torch.tanh(text @ leaves["concept_spaces"][0].T) for text in texts]
+        inputs = torch.stack([part.mean(dim=0) for part in coordinates])
+    else:
+        inputs = torch.stack([text.mean(dim=0) for text in texts])
+        if config.kind == "mlp":
+            weight, bias = (leaves[f"pre_classifier.{part}"] for part in ("weight", "bias"))
+            inputs = torch.relu(inputs @ weight.T + bias)
+    output = (inputs @ leaves["classifier.weight"].T + leaves["classifier.bias"])[:, 0]
+    target = (labels - mean) / deviation
+    terms = (output - target) ** 2
+    if loss == "huber":
+        terms = 2 * torch.nn.functional.huber_loss(output, target, reduction="none")
+    value = (weights[0] * terms).sum() / weights.sum()
+    if config.kind == "space":
+        of_texts = torch.stack([(1 / (part.var(dim=0) + 1e-9)).sum() for part in coordinates])
+        value = value + config.intra * (weights[0] * of_texts).sum() / weights.sum()
+    value.backward()
+    assert float(stack.losses()[0][0]) == pytest.approx(float(value.detach()), rel=1e-5)
+    for name, leaf in leaves.items():
+        expected = leaf.grad.float()
+        assert torch.allclose(stack.gradients[name][0], expected, rtol=1e-3, atol=1e-5), name
+
+
+def test_ridge_equals_scikit_learn(there, cache):
+    train, test = cache.splits["train"], cache.splits["test"]
+    vectors = {
+        name: np.stack([part.mean(axis=0) for part in np.split(
+            split.read_hidden(0, len(split)).astype(np.float64), split.offsets[1:-1]
+        )])
+        for name, split in (("train", train), ("test", test))
+    }  # fmt: skip
+    (run,) = spacelite.train(
+        cache.path, cache_dir=there, head="ridge", pooling="mean", C=0.1, progress=False
+    )
+    model = Ridge(alpha=10).fit(vectors["train"], train.labels)
+    predictions = run.run.predictions()
+    assert predictions.logits[:, 0] == pytest.approx(model.predict(vectors["test"]), rel=1e-5)
+    expected = figures_of(test.labels, predictions.logits[:, 0].astype(np.float64))
+    assert {k: run.metrics["test"][k] for k in expected} == pytest.approx(expected, rel=1e-6)
+
+
+def test_from_training_to_report(there, cache, bert, with_baselines):
+    """Trained heads predict in the unit of the labels, better than the mean, and reports say so."""
+    labels = cache.splits["test"].labels
+    done = CliRunner().invoke(app, [
+        "train", "--head", "linear,space,mlp", "--pooling", "mean", "--epochs", "40",
+        "--batch-size", "32", "--lr", "0.02", "--seeds", "2", "--patience", "40",
+        "--cache-dir", str(there), "--cache", cache.name,
+    ])  # fmt: skip
+    assert done.exit_code == 0, done.output
+    mean = cache.splits["train"].labels.mean()
+    rmse, mae = (
+        of(labels, np.full(len(labels), mean))
+        for of in (sk.root_mean_squared_error, sk.mean_absolute_error)
+    )
+    note = (
+        f"Always predicting {mean:.6g}, the mean of training, gives RMSE {rmse:.4f} and MAE "
+        f"{mae:.4f} on test."
+    )
+    assert note in " ".join(done.stdout.split())
+    listed = CliRunner().invoke(app, ["runs", "list", "--cache-dir", str(there), "--json"])
+    rows = [row for row in json.loads(listed.stdout) if row["settings"].get("C") != 0.1]
+    assert {row["head"] for row in rows} == {"linear", "space", "mlp", "ridge", "tfidf"}
+    for row in rows:
+        run = spacelite.load_run(row["id"], there)
+        logits = run.run.predictions().logits[:, 0].astype(np.float64)
+        expected = figures_of(labels, logits)
+        found = {name: run.metrics["test"][name] for name in expected}
+        assert found == pytest.approx(expected, rel=1e-6) and found["rmse"] < rmse
+        assert not run.run.problems()
+        history = run.run.history()
+        if history:  # in the unit of the labels, by the best epoch, which RMSE chose
+            best = min(history, key=lambda entry: entry["validation"]["rmse"])
+            assert best["epoch"] == run.record.best_epoch
+            assert best["validation"]["rmse"] == pytest.approx(
+                run.metrics["validation"]["rmse"], rel=1e-3
+            )
+            assert 0 < history[-1]["train"]["mae"] < 60
+            assert run.record.settings["monitor"] == "rmse"
+    report = ["report", "--cache-dir", str(there)]
+    shown = CliRunner().invoke(app, report, env={"COLUMNS": "160"})
+    text = " ".join(shown.stdout.split())
+    assert shown.exit_code == 0 and "RMSE" in text and note in text
+    for sentence in ("No head beats the best baseline", " in RMSE (95% interval", " in MAE (95%"):
+        assert sentence in text
+    whole = CliRunner().invoke(app, [*report, "--format", "markdown", "--backbone", str(bert)])
+    assert whole.exit_code == 0, whole.output
+    assert "Which labels are confused" not in whole.stdout and "accuracy" not in whole.stdout
+    for part in ("How sure the figures are", "Curves", "add most to the prediction", "largest err"):
+        assert part in whole.stdout
+
+
+def test_training_does_not_depend_on_the_unit(cache):
+    """Labels in another unit give the same predictions in it, and each head of a fold is the head
+    that it would be alone."""
+    rows = {name: in_memory(cache.splits[name]) for name in ("train", "validation")}
+    config = heads.config("space", learning_rate=0.02)
+    training = TrainingConfig(epochs=3, batch_size=32, monitor="rmse")
+    predicted = []
+    for factor, shift in ((1.0, 0.0), (-0.001, 7.0)):
+        moved = {
+            name: type(split)(**{**vars(split), "labels": split.labels * factor + shift})
+            for name, split in rows.items()
+        }
+        data = ArrayData(moved, ["score"], 0, "regression")
+        (head,) = loop.train(data, [config], training)
+        predicted.append((head.logits["validation"].numpy() - shift) / factor)
+    # Adam's signs: a negative factor mirrors the classifier, not the rest.
+    assert predicted[0].std() > 1
+    for factor in (0.001,):
+        moved = {
+            name: type(split)(**{**vars(split), "labels": split.labels * factor})
+            for name, split in rows.items()
+        }
+        (head,) = loop.train(ArrayData(moved, ["score"], 0, "regression"), [config], training)
+        same = head.logits["validation"].numpy() / factor
+        assert same == pytest.approx(predicted[0], rel=1e-4)
+    weights = np.ones(len(rows["train"])), np.arange(len(rows["train"])) % 3 / 2
+    data = ArrayData(rows, ["score"], 0, "regression")
+    members = [loop.Member(config, of) for of in weights]
+    together = loop.train_weighted(data, members, training)
+    for member, learned in zip(members, together, strict=True):
+        (alone,) = loop.train_weighted(data, [member], training)
+        assert learned.logits == pytest.approx(alone.logits, rel=1e-4)
+
+
+def test_a_unit_is_restored():
+    unit = Unit(torch.tensor([5.0, 2.0]).double(), torch.tensor([2.0, 0.5]).double())
+    labels = torch.tensor([1.0, 9.0]).double()
+    standard = unit.standardised(labels)
+    assert standard.tolist() == [[[-2], [2]], [[-2], [14]]]
+    assert unit.restored(standard).tolist() == [[[1], [9]], [[1], [9]]]
+
+
+BAD = {
+    "nan": ([("a film", "1.5"), ("the plot", "nan"), ("a scene", "2")], "row 2"),
+    "infinite": ([("a film", "1.5"), ("the plot", "2"), ("a scene", "inf")], "row 3 has label"),
+    "word": ([("a film", "1.5"), ("the plot", "many"), ("a scene", "2")], "row 2 has label 'many'"),
+    "missing": ([("a film", "1.5"), ("the plot", ""), ("a scene", "2")], "row 2 has no 'score'"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_is_no_number_is_refused_with_its_row(case, tmp_path):
+    rows, said = BAD[case]
+    path = write(tmp_path / "bad.csv", rows * 5 if case == "none" else rows)
+    assert said in refusal(loading.read, str(path), task="regression")
+
+
+def test_what_makes_no_regression(tmp_path):
+    texts = [f"{text} {n}" for n, (text, _) in enumerate(reviews(40))]
+
+    def read(labels, **options):
+        return loading.read(texts=texts, labels=labels, **options)
+
+    assert "the label 4.5 everywhere" in refusal(read, [4.5] * 40)
+    stars = [n % 5 + 1 for n in range(40)]
+    assert read(stars).label_names == ("1", "2", "3", "4", "5")
+    numbers = read(stars, task="regression")
+    assert numbers.splits["train"].labels.dtype == np.float64 and numbers.label_names == ("label",)
+    assert "is a data set of one label per text" in refusal(read, stars, task="multi-label")
+    assert "which is not a number" in refusal(read, ["good", "bad"] * 20, task="regression")
+    assert "has no effect on numbers" in refusal(read, stars, task="regression", labels_as="text")
+    halves = [n % 9 / 2 for n in range(40)]
+    assert read(halves).task is REGRESSION
+    assert len(read(list(map(str, halves)), labels_as="text").label_names) == 9
+    assert "choose from single-label, multi-label, regression" in refusal(read, stars, task="no")
+
+
+def test_settings_and_kinds_that_mean_nothing_are_refused(there, cache):
+    def train(**settings):
+        return refusal(spacelite.train, cache.path, cache_dir=there, progress=False, **settings)
+
+    for name, value in (("class_weights", "balanced"), ("threshold", "f1"), ("inter", 0.5)):
+        assert f"{name}=" in (said := train(**{name: value})) and "leave it out" in said
+    assert "train ridge" in train(head="logreg")
+    assert "choose from loss, mse" in train(patience=2, monitor="auroc")
+    assert "squared, huber" in train(loss="absolute")
