@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
@@ -27,6 +28,7 @@ from spacelite.tasks import TASKS, find_task
 
 TEXT_COLUMNS = ("text", "sentence", "review", "content", "comment", "post", "tweet", "document")
 STAND_IN = "what stands for the texts"  # the name of a column where a table has no texts
+FEW = 20  # different numbers, some written without a point: classes
 FEWEST_ROWS, NEARLY_ALL = 5, 0.9  # of them have different labels: a warning
 LABEL_COLUMNS = ("label", "labels", "class", "category", "target", "sentiment")
 SPLIT_COLUMN = "split"
@@ -560,14 +562,15 @@ def is_fraction(value: Any) -> bool:
     """Whether a label is a number that is not whole, or the text of one."""
     if isinstance(value, str):
         return bool(re.fullmatch(NUMBER, value.strip())) and not float(value).is_integer()
-    return isinstance(value, float) and not value.is_integer()
+    return isinstance(value, float) and math.isfinite(value) and not value.is_integer()
 
 
 def task_of_numbers(
     labels: Labelled, reading: Reading, class_names: Sequence[str], name: str
 ) -> str | None:
     """The task whose labels are numbers to predict, and not classes: the one that is named, else
-    the first if all labels are numbers and one is not whole, which is logged. None for classes.
+    the first if all labels are numbers and one is not whole, which is logged. None for classes,
+    such as FEW that a file writes as 1.5 and 2.
     Raises SpaceliteError if the task that is named does not fit."""
     used = [value for value, count in zip(labels.values, labels.counts, strict=True) if count]
     if reading.task is not None:
@@ -598,6 +601,17 @@ def task_of_numbers(
     first = next(filter(is_fraction, used), None)
     known = next((task.name for task in TASKS.values() if task.of_numbers), None)
     if known is None or first is None or not all(numbers):
+        return None
+    written = [value.strip() for value in used if isinstance(value, str)]
+    if len(used) <= FEW and not all(re.fullmatch(FRACTION, value) for value in written):
+        log.info(
+            "%s",
+            SpaceliteError(
+                f"{name}: its {len(used)} different labels are read as classes; task={known!r} "
+                "predicts them as numbers",
+                ["task"],
+            ),
+        )
         return None
     log.info(
         "%s",
