@@ -53,7 +53,7 @@ def test_any_string_is_a_label_as_text(labels):
 
 
 def test_fractions_are_refused_with_the_option():
-    assert "or give labels_as='text'" in refusal(names, ["1.1", "1.2"])
+    assert "or give labels_as='text'" in refusal(names, ["1.1", "1.2"], task="single-label")
 
 
 def test_two_spellings_that_would_become_one_number_are_refused_over_all_splits(caplog):
@@ -302,7 +302,8 @@ def test_empty_texts_are_named_and_left_out_on_request(caplog):
 
 def test_rows_are_named_as_they_stand_in_the_data():
     rows = pd.DataFrame({"text": ["a", "", "b"], "label": [0, 0, 0.5]})
-    assert "row 3 has label 0.5" in refusal(data.read, rows, skip_empty=True)
+    of_classes = {"skip_empty": True, "task": "single-label"}
+    assert "row 3 has label 0.5" in refusal(data.read, rows, **of_classes)
     lists = frame([[0, 1], [], [1, 0.5]])
     assert "row 3 has label 0.5" in refusal(data.read, lists)
 
