@@ -351,7 +351,8 @@ def import_cache(
         backbone: Name of the model that computed them. [default: that of the source]
         dtype: Store hidden states as float16, bfloat16 (for values beyond 65,504), float32, int8 or
             int4.
-        text_column: Name of the text column. [default: text or another usual name, if there is one]
+        text_column: Name of the text column, or of two, A,B, for pairs. [default: text or another
+            usual name, if there is one]
         test_fraction: Fraction of the training texts that become the test split, if there is none.
     """
     arguments = locals()

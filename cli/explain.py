@@ -26,6 +26,7 @@ def explain(
     run: str,
     text: str | None = None,
     *,
+    pair: str | None = None,
     example: str | None = None,
     label: str | None = None,
     html: Path | None = None,
@@ -42,6 +43,7 @@ def explain(
 
     Options:
         text: The text to explain.
+        pair TEXT: The second text, for a run that was trained on pairs of texts.
         example: In place of a text: an example of the run's cache, such as test:17.
         label: The label to explain. [default: the predicted one, or each of several]
         html: Also write a page: the text, and its tokens in the concept spaces.
@@ -50,7 +52,10 @@ def explain(
 
     if html is not None and (html.is_dir() or not html.name):
         raise SpaceliteError(f"--html {html} is a folder: name a file")
-    explained = console.call(spacelite.load_run(run, cache_dir).explain, arguments)
+    if pair is not None and text is None:
+        raise SpaceliteError("--pair needs a text before it")
+    given = text if pair is None else (text, pair)
+    explained = console.call(spacelite.load_run(run, cache_dir).explain, arguments, text=given)
     if html is not None:
         explained.save(html)
         console.note(f"{html} written")
@@ -103,7 +108,7 @@ def _print_words(result: Explanation, label: int) -> None:
     for name in result.block_names:
         table.add_column(f"from {name}", justify="right", style="dim")
     for word, share, *parts in words[:MOST_WORDS]:
-        table.add_row(Text(word.text), *(f"{value:+.4f}" for value in (share, *parts)))
+        table.add_row(Text(word.name), *(f"{value:+.4f}" for value in (share, *parts)))
     rest = [numbers for _, *numbers in words[MOST_WORDS:]]
     if rest:
         sums = (f"{sum(values):+.4f}" for values in zip(*rest, strict=True))

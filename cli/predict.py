@@ -29,6 +29,7 @@ def predict(
     run: str,
     texts: list[str] | None = None,
     *,
+    pair: str | None = None,
     file: Path | None = None,
     text_column: str | None = None,
     quoting: str = "standard",
@@ -46,9 +47,11 @@ def predict(
 
     Options:
         texts: Texts. [default: the lines of standard input]
+        pair TEXT: The second text, for a run that was trained on pairs of texts.
         file: Read the texts from this file: a csv, tsv, json, jsonl or parquet table, or any other
             file with a text per line.
-        text_column: Name of the text column. [default: that of the run's data, if the file has it]
+        text_column: Name of the text column, or of two, A,B, for pairs. [default: that of the run's
+            data, if the file has it]
         out: Write the rows with their predictions to this file, whose name ends in .csv, .tsv,
             .jsonl or .parquet.
         as_csv: Print a csv table: text, label, share of unknown tokens, each probability; if
@@ -75,10 +78,15 @@ def predict(
         raise SpaceliteError("--text-column needs --file with a table: texts have no columns")
     if quoting != "standard" and file is None:
         raise SpaceliteError("--quoting needs --file with a csv or tsv table")
+    if pair is not None and (not texts or len(texts) > 1):
+        raise SpaceliteError(
+            "--pair needs one text before it; for several pairs give --file with two columns"
+        )
     if out is not None:
         writers.check(out)
     loaded = spacelite.load_run(run, cache_dir)
-    rows = _rows(texts, file, text_column, quoting, loaded.record.text_column)
+    rows = _rows(texts, pair, file, text_column, quoting, loaded.record.text_column)
+    loaded.require_kind(rows)
     how = {name: arguments[name] for name in PREDICTING if name in arguments}
     if out is not None:
         with console.progress() as on_progress:
@@ -93,9 +101,7 @@ def predict(
         form = "csv" if as_csv else "json"
         _print_stream(rows, classify, *loaded.decides(threshold, min_probability), form)
         return
-    predictions = console.call(
-        loaded.predict, arguments, texts=[row[rows.text_column] for row in rows]
-    )
+    predictions = console.call(loaded.predict, arguments, texts=[rows.text(row) for row in rows])
     console.show(predictions.table())
     for note in predictions.notes:
         console.say(note)
@@ -103,6 +109,7 @@ def predict(
 
 def _rows(
     texts: list[str] | None,
+    pair: str | None,
     file: Path | None,
     text_column: str | None,
     quoting: str,
@@ -110,11 +117,13 @@ def _rows(
 ) -> TextRows:
     """The texts of the command line, a file or standard input."""
     from spacelite.data import readers
+    from spacelite.data.splits import Pair
 
     if file is not None:
         return readers.open_texts(file, text_column, quoting=quoting, remembered=remembered)
     if texts:
-        return readers.given_texts(texts, "the command line")
+        given = texts if pair is None else [Pair(texts[0], pair)]
+        return readers.given_texts(given, "the command line")
     if sys.stdin.isatty():
         raise SpaceliteError("give texts, --file, or lines on standard input")
     return readers.open_lines(sys.stdin.buffer)
@@ -153,8 +162,10 @@ def _print_stream(
 
 def _csv(batches: Batches, record: RunRecord, columns: Columns | None) -> Iterator[str]:
     """The parts of a csv table; the first comes with the header."""
+    from spacelite.data.splits import PAIR
+
     (label,) = record.task.as_json([])
-    first = ["text", label, "unknown"]
+    first = [*PAIR[: 1 + record.spec.pairs], label, "unknown"]
     lines: list[list[Any]] = [[*first, *record.label_names] if columns is None else columns.names]
     for batch in batches:
         for row in batch:

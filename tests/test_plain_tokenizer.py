@@ -19,6 +19,13 @@ SAME = (
     "special_tokens_map", "model_max_length", "padding_side", "truncation_side", "pad_token",
     "pad_token_id", "pad_token_type_id", "unk_token", "unk_token_id",
 )  # fmt: skip
+PAIR = [
+    {"SpecialToken": {"id": "[CLS]", "type_id": 0}},
+    {"Sequence": {"id": "A", "type_id": 0}},
+    {"SpecialToken": {"id": "[SEP]", "type_id": 0}},
+    {"Sequence": {"id": "B", "type_id": 1}},
+    {"SpecialToken": {"id": "[SEP]", "type_id": 1}},
+]
 BERT = {"tokenizer_class": "BertTokenizer"}
 CASED = {"clean_text": True, "handle_chinese_chars": True, "lowercase": False,
          "strip_accents": None, "type": "BertNormalizer"}  # fmt: skip
@@ -37,12 +44,15 @@ def same(folder: Path, sample: list[str]) -> bool:
     assert list(plain.model_input_names) == list(other.model_input_names)
     assert {*plain.all_special_ids} == {*other.all_special_ids}
     assert len(plain) == len(other)
-    assert plain.num_special_tokens_to_add() == other.num_special_tokens_to_add()
-    assert encoded(plain.backend_tokenizer, sample) == encoded(other.backend_tokenizer, sample)
+    for pair in (False, True):
+        counts = (each.num_special_tokens_to_add(pair=pair) for each in (plain, other))
+        assert len({*counts}) == 1
+    for given in (sample, list(zip(sample, reversed(sample), strict=True))):
+        assert encoded(plain.backend_tokenizer, given) == encoded(other.backend_tokenizer, given)
     return True
 
 
-def encoded(backend, sample: list[str]):
+def encoded(backend, sample: list):
     """All that is read of texts, or the error if the tokenizer's files do not fit together."""
     backend.no_padding()
     backend.no_truncation()
@@ -59,6 +69,9 @@ def saved(folder: Path, changes: dict[str, dict[str, object] | None]) -> Path:
     """A tokenizer of BERT's form, its files changed: settings to add, by the name of the file; None
     takes a setting away."""
     wordpiece(folder)
+    content = json.loads((folder / "tokenizer.json").read_text())
+    content["post_processor"]["pair"] = PAIR
+    (folder / "tokenizer.json").write_text(json.dumps(content))
     (folder / "config.json").write_text(json.dumps({"model_type": "bert"}))
     for name, settings in changes.items():
         path = folder / f"{name}.json"
@@ -117,6 +130,7 @@ def test_plain_ones_are_those_of_transformers(changes, tmp_path):
         {"tokenizer_config": BERT, "tokenizer": {"model.max_input_chars_per_word": 5}},
         {"tokenizer_config": BERT, "tokenizer": {"pre_tokenizer": {"type": "Whitespace"}}},
         {"tokenizer_config": BERT, "tokenizer": {"post_processor": None}},
+        {"tokenizer_config": BERT, "tokenizer": {"post_processor.pair": PAIR[1:]}},
         {"tokenizer_config": BERT,
          "tokenizer": {"truncation": {"direction": "Left", "max_length": 3, "stride": 0,
                                       "strategy": "LongestFirst"}}},

@@ -146,7 +146,7 @@ def test_a_first_line_that_may_be_a_text_is_said(name, content, warned, tmp_path
     )
     assert [expected in line for line in caplog.messages] == [True] * bool(warned)
     caplog.clear()
-    open_texts(path, open_texts(path).text_column)
+    open_texts(path, open_texts(path).text_columns)
     assert len(caplog.messages) == bool(warned)
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from spacelite.data import loading
+from spacelite.data.columns import as_pair
 from spacelite.data.splits import VALIDATION_SHARE
 from spacelite.errors import SpaceliteError
 from spacelite.files import bytes_of
@@ -148,6 +149,11 @@ def _column(value: Any) -> str:
     return _text(value) if isinstance(value, str) else str(_whole_number(value))
 
 
+def _text_columns(value: Any) -> str | tuple[str, ...]:
+    """A column's name, or the names of two, those of pairs."""
+    return tuple(map(_column, value)) if isinstance(value, list | tuple) else _column(value)
+
+
 def _values(value: Any) -> list[Any] | str:
     """A value of each example, or the name of the column that holds them."""
     if isinstance(value, str):
@@ -180,6 +186,7 @@ WHOLE_NUMBERS = Kind("give a whole number or a list of them", _whole_numbers)
 FLAG = Kind("give True or False", _flag)
 NAMES = Kind("give a name or a list of names", _names)
 COLUMN = Kind("give the name of a column", _column)
+TEXT_COLUMNS = Kind("give the name of a column, or of two (pairs of texts)", _text_columns)
 LABELS = Kind('give {"their label": "the run\'s label"}, or a list of "theirs=the run\'s"', _pairs)
 
 # Argument -> its kind in every function that has no other kind for it.
@@ -190,7 +197,8 @@ KINDS: dict[str, Kind] = {
     **dict.fromkeys(("head", "compare"), NAMES),
     **dict.fromkeys(("cache_dir", "data_dir"), PATH),
     **dict.fromkeys(("path", "file", "out"), FILE),
-    **dict.fromkeys(("text_column", "label_column", "split_column", "file_column"), COLUMN),
+    "text_column": TEXT_COLUMNS,
+    **dict.fromkeys(("label_column", "split_column", "file_column"), COLUMN),
     **dict.fromkeys(
         ("limit", "max_length", "layer", "stride", "tokens_per_batch", "total"), WHOLE_NUMBER
     ),
@@ -232,11 +240,11 @@ def is_list(value: Any) -> bool:
 
 
 def stream_of_texts(
-    texts: Any, text_column: str | None = None, remembered: str | None = None
+    texts: Any, text_column: str | Sequence[str] | None = None, remembered: str | None = None
 ) -> Iterable[Any]:
     """One text, or those of a DataFrame, a `datasets.Dataset`, a list, an array, a Series or a
-    generator. Raises SpaceliteError for others, such as dictionaries, whose items are names, and if
-    a column is named of what has none."""
+    generator, where two texts are a pair. Raises SpaceliteError for others, such as dictionaries,
+    whose items are names, and if a column is named of what has none."""
     if isinstance(texts, os.PathLike) or (isinstance(texts, str) and os.path.isfile(texts)):  # noqa: PTH113 - Path's own raises
         raise SpaceliteError(
             f"{os.fspath(texts)} is a file: read it and give its texts (to classify the name "
@@ -257,8 +265,7 @@ def stream_of_texts(
             "texts must be a list or a column of strings, a DataFrame or a datasets.Dataset, not a "
             f"{type(texts).__name__}"
         )
-    stream: Iterable[Any] = texts
-    return stream
+    return map(as_pair, texts)
 
 
 def known_label(label: str, names: Sequence[str]) -> str:

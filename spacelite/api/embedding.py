@@ -41,7 +41,7 @@ def embed(
     dataset: Any = None,
     *,
     backbone: str | Path = "minilm",
-    texts: Sequence[str] | None = None,
+    texts: Sequence[Any] | None = None,
     labels: Sequence[Any] | None = None,
     name: str | None = None,
     cache_dir: str | Path | None = None,
@@ -60,7 +60,7 @@ def embed(
     device: str = "auto",
     tokens_per_batch: int | None = None,
     revision: str | None = None,
-    text_column: str | None = None,
+    text_column: str | Sequence[str] | None = None,
     label_column: str | None = None,
     data_dir: str | Path | None = None,
     labels_as: str = "auto",
@@ -85,7 +85,8 @@ def embed(
             a file or a folder; a pandas DataFrame, a `datasets.DatasetDict`, or
             {"train": (texts, labels), ...}.
         backbone: A hub name, a local folder, or `minilm`.
-        texts: N texts in place of `dataset`, all of them training data.
+        texts: N texts in place of `dataset`, all of them training data; or N pairs of texts:
+            `[(premise, hypothesis), ...]`.
         labels: N labels of `texts`: numbers, strings, or lists of these (multi-label).
         name: Name of data passed as objects. Default: `texts`.
         cache_dir: Folder of caches and runs. Default: that of the variable `SPACELITE_CACHE`, else
@@ -119,7 +120,8 @@ def embed(
         tokens_per_batch: Maximum tokens per forward pass. Default: 1,024 on a CPU, in each of its
             threads; 65,536 on a GPU.
         revision: Commit, branch or tag of a hub backbone.
-        text_column: Name of the text column. Default: recognised automatically.
+        text_column: Name of the text column, or the names of two, which are then read as pairs, as
+            a list or with a comma between them. Default: recognised automatically.
         label_column: Name of the label column. Default: recognised automatically.
         data_dir: Folder of local data sets, searched by name before the hub. Default: that of the
             variable `SPACELITE_DATA`, if it is set.
@@ -206,7 +208,7 @@ def import_cache(
     causal: bool | None = None,
     backbone: str | None = None,
     dtype: str = "float16",
-    text_column: str | None = None,
+    text_column: str | Sequence[str] | None = None,
     label_column: str | None = None,
     labels_as: str = "auto",
     label_separator: str | None = None,
@@ -244,8 +246,8 @@ def import_cache(
             token sums it up. Default: if there is a dimension of layers.
         backbone: Name of the model that computed the hidden states. Default: that of the source.
         dtype: Number type in which hidden states are stored, as for `embed`.
-        text_column: Name of the text column. Default: `text` or another usual name, if there is
-            one.
+        text_column: Name of the text column, or the names of two. Default: `text` or another usual
+            name, if there is one.
         label_column: Name of the label column. Default: recognised automatically.
         labels_as: As for `embed`.
         label_separator: As for `embed`.

@@ -18,6 +18,7 @@ from spacelite.cache import texts as cached_texts
 from spacelite.cache.dtypes import StoredType, stored_type
 from spacelite.cache.split import damage
 from spacelite.cache.store import Cache
+from spacelite.data.splits import Text
 from spacelite.errors import SpaceliteError
 from spacelite.lazy import torch
 from spacelite.types import Array
@@ -79,8 +80,9 @@ class Examples:
         return {**vars(self), "_open": {}}
 
     @property
-    def texts(self) -> list[str]:
-        """The texts, N. Raises SpaceliteError if an older version wrote the cache without them."""
+    def texts(self) -> list[Text]:
+        """The texts, N, or pairs of them, (first, second) each. Raises SpaceliteError if an older
+        version wrote the cache without them."""
         with Cache(self.path) as cache:
             texts = cached_texts.read(cache, self.split)
         if texts is None:

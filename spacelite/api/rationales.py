@@ -16,7 +16,7 @@ from spacelite.api.columns import column_values
 from spacelite.cache import texts as cached_texts
 from spacelite.cache.store import Cache
 from spacelite.data.loading import column_of_object, column_of_rows
-from spacelite.data.splits import TextDataset
+from spacelite.data.splits import TextDataset, joined
 from spacelite.errors import SpaceliteError
 from spacelite.metrics.predictions import Predictions
 from spacelite.metrics.rationales import FORMS, Rationales
@@ -112,7 +112,9 @@ def read_data(wish: Wish, dataset: Any, data: TextDataset) -> Marked:
             )  # fmt: skip
         return found, [part.sources[number] for number in range(len(every))]
 
-    return _read(wish, {name: part.texts for name, part in data.splits.items()}, values)
+    return _read(
+        wish, {name: [*map(joined, part.texts)] for name, part in data.splits.items()}, values
+    )
 
 
 def read_cache(wish: Wish, cache: Cache) -> Marked:
@@ -132,7 +134,7 @@ def read_cache(wish: Wish, cache: Cache) -> Marked:
                 "again, which writes them",
                 ["rationales"],
             )
-        every[name] = [written.text(row) for row in range(len(split))]
+        every[name] = [joined(written.text(row)) for row in range(len(split))]
     return _read(wish, every, values)
 
 

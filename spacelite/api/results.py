@@ -25,6 +25,7 @@ from spacelite.cache.embedding import Speed
 from spacelite.cache.folder import CacheState
 from spacelite.cache.store import Cache, is_cache
 from spacelite.cache.texts import Duplicates, UnknownTokens
+from spacelite.data.splits import Text, joined, named
 from spacelite.document import Bullets, Line, Paragraph, Table, decimals
 from spacelite.errors import SpaceliteError
 from spacelite.heads.config import system_names
@@ -173,10 +174,11 @@ CACHE = Kind("give what embed returned, or a cache's name or path", _cache)
 @dataclass(frozen=True, eq=False, repr=False)
 class TextPredictions(Sequence[dict[str, Any]]):
     """Predictions for texts: a sequence of {"text", "label" or "labels", "unknown",
-    "probabilities"}, with "thresholds" of a run that has decision thresholds.
+    "probabilities"}, with "text_pair" after "text" if it was a pair, and "thresholds" of a run that
+    has decision thresholds.
 
     Attributes:
-        texts: N texts.
+        texts: N texts, or N pairs.
         probabilities: (N, C) float64; independent per label in a multi-label run.
         unknown: The share of each text's tokens that are unknown to the backbone, (N,) float64.
         record: The run's record.
@@ -184,7 +186,7 @@ class TextPredictions(Sequence[dict[str, Any]]):
         index: The index of the DataFrame or Series of the texts, which `to_frame` keeps.
     """
 
-    texts: list[str]
+    texts: list[Text]
     probabilities: Array
     unknown: Array
     record: RunRecord
@@ -220,10 +222,11 @@ class TextPredictions(Sequence[dict[str, Any]]):
         return [self[index] for index in range(len(self))]
 
     def to_frame(self) -> pd.DataFrame:
-        """A DataFrame with a row per text, and the columns that `predict --out` writes: `text`,
-        `label` (or `labels`, a list), `unknown`, and `probability_NAME` of each label. Its index is
-        that of the DataFrame or Series of the texts. If the names of all labels are whole numbers,
-        or `true` and `false`, the labels are numbers and booleans there."""
+        """A DataFrame with a row per text, and the columns that `predict --out` writes: `text` (and
+        `text_pair` of pairs), `label` (or `labels`, a list), `unknown`, and `probability_NAME` of
+        each label. Its index is that of the DataFrame or Series of the texts. If the names of all
+        labels are whole numbers, or `true` and `false`, the labels are numbers and booleans
+        there."""
         (column,) = self.record.task.as_json([])
         meant = meant_by(self.record.label_names)
         labels: Any = [
@@ -236,9 +239,10 @@ class TextPredictions(Sequence[dict[str, Any]]):
             f"probability_{name}": self.probabilities[:, index]
             for index, name in enumerate(self.record.label_names)
         }
+        written = [named(text) for text in self.texts]
+        texts = {name: [row[name] for row in written] for name in written[0]}
         return pd.DataFrame(
-            {"text": self.texts, column: labels, "unknown": self.unknown, **chances},
-            index=self.index,
+            {**texts, column: labels, "unknown": self.unknown, **chances}, index=self.index
         )
 
     @overload
@@ -250,7 +254,7 @@ class TextPredictions(Sequence[dict[str, Any]]):
             return self.rows[index]
         names = self.record.label_names
         return {
-            "text": self.texts[index],
+            **named(self.texts[index]),
             **self.record.task.as_json(self.labels[index]),
             "unknown": float(self.unknown[index]),
             "probabilities": dict(zip(names, self.probabilities[index].tolist(), strict=True)),
@@ -268,7 +272,7 @@ class TextPredictions(Sequence[dict[str, Any]]):
             values = ", ".join(decimals(row["probabilities"][name], 3) for name in labels)
             share = f"{100 * row['unknown']:.0f}%" if index in unknown else ""
             shown = [share] if unknown else []
-            text = shortened(row["text"], MOST_SHOWN)
+            text = shortened(joined(self.texts[index]), MOST_SHOWN)
             lines.append(Line.of(", ".join(labels) or "–", values or "–", *shown, text))
         columns = ["Label", "Probability", *(["Unknown"] if unknown else []), "Text"]
         return Table("Predictions", columns, lines, "predictions")
@@ -479,7 +483,7 @@ class TextExplanation:
 
     def __repr__(self) -> str:
         explained = self.explanation
-        words = explained.text or " ".join(word.text for word in explained.words)
+        words = joined(explained.text or " ".join(word.text for word in explained.words))
         text = repr(shortened(words, MOST_SHOWN)) if self.example is None else self.example
         labels = ", ".join(explained.labels[label] for label in self.shown)
         return visible_name(f"<words of {text} for {labels}; predicted {explained.prediction}>")

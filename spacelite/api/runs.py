@@ -39,9 +39,9 @@ from spacelite.cache.embedding import embed as embed_into
 from spacelite.cache.spec import Encoding
 from spacelite.cache.store import Cache
 from spacelite.data import loading, writers
-from spacelite.data.columns import Reading
+from spacelite.data.columns import Reading, as_pair
 from spacelite.data.readers import TextRows, open_texts
-from spacelite.data.splits import TextDataset
+from spacelite.data.splits import Pair, Text, TextDataset
 from spacelite.errors import SpaceliteError
 from spacelite.inference import explanation, prediction
 from spacelite.progress import Progress, reporting
@@ -71,7 +71,7 @@ PREDICTING = (
     "backbone", "device", "tokens_per_batch", "min_probability", "threshold", "progress",
 )  # fmt: skip
 
-Classify = Callable[[Iterable[str]], Iterator[TextPredictions]]
+Classify = Callable[[Iterable[Text]], Iterator[TextPredictions]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -262,7 +262,7 @@ class TrainedRun:
         self,
         texts: Any,
         *,
-        text_column: str | None = None,
+        text_column: str | Sequence[str] | None = None,
         backbone: str | Path | None = None,
         device: str = "auto",
         tokens_per_batch: int | None = None,
@@ -273,9 +273,11 @@ class TrainedRun:
         """Classify texts.
 
         Args:
-            texts: N texts: a list, an array, a Series, a DataFrame or a `datasets.Dataset`.
-            text_column: Name of the text column of a DataFrame or Dataset. Default: that of the
-                run's data, if there is one of this name; otherwise it is recognised automatically.
+            texts: N texts: a list, an array, a Series, a DataFrame or a `datasets.Dataset`. A run
+                that was trained on pairs reads pairs: `[(premise, hypothesis), ...]`.
+            text_column: Name of the text column of a DataFrame or Dataset, or the names of the two
+                of pairs. Default: that of the run's data, if there is one of this name; otherwise
+                it is recognised automatically.
             backbone: Folder of the run's backbone, if it was a local one.
             device: Device of the backbone.
             tokens_per_batch: Maximum tokens per forward pass.
@@ -305,7 +307,7 @@ class TrainedRun:
         self,
         texts: Any,
         *,
-        text_column: str | None = None,
+        text_column: str | Sequence[str] | None = None,
         total: int | None = None,
         backbone: str | Path | None = None,
         device: str = "auto",
@@ -356,7 +358,7 @@ class TrainedRun:
         file: str | Path,
         out: str | Path,
         *,
-        text_column: str | None = None,
+        text_column: str | Sequence[str] | None = None,
         quoting: str = "standard",
         backbone: str | Path | None = None,
         device: str = "auto",
@@ -371,8 +373,8 @@ class TrainedRun:
             file: A csv, tsv, json, jsonl or parquet file; every line of any other is a text.
             out: The file that is written once all is done: .csv, .tsv, .jsonl or .parquet. An
                 existing one is replaced.
-            text_column: Name of the text column. Default: that of the run's data, if the file has
-                it; otherwise it is recognised automatically.
+            text_column: Name of the text column, or the names of the two of pairs. Default: that of
+                the run's data, if the file has it; otherwise it is recognised automatically.
             quoting: As in `embed`.
             backbone: As in `predict`.
             device: As in `predict`.
@@ -397,6 +399,7 @@ class TrainedRun:
     def predict_rows(self, rows: TextRows, out: Path, **options: Any) -> FilePredictions:
         """As `predict_file`, for a file that `open_texts` has opened."""
         writers.check(out, rows.origin)
+        self.require_kind(rows)
         decides = self.decides(options.get("threshold"), options.get("min_probability"))
         tally = FilePredictions(*decides, out)
         classify = functools.partial(self.predict_batches, total=rows.count, **options)
@@ -408,10 +411,16 @@ class TrainedRun:
                 tally.add(batch)
         return tally
 
+    def require_kind(self, rows: TextRows) -> None:
+        """Raise SpaceliteError if a file has single texts and the run reads pairs, or the other way
+        round."""
+        kind = "pairs of texts" if rows.are_pairs else "single ones"
+        prediction.require_kind(self.run, f"{rows.origin} has {kind}", pairs=rows.are_pairs)
+
     @checked()
     def explain(
         self,
-        text: str | None = None,
+        text: str | Sequence[str] | None = None,
         *,
         example: str | None = None,
         label: str | None = None,
@@ -422,7 +431,7 @@ class TrainedRun:
         """Show which words mattered for a prediction.
 
         Args:
-            text: The text to explain.
+            text: The text to explain; the two of a pair as `(premise, hypothesis)`.
             example: In place of a text: an example of the run's cache, such as `test:17`.
             label: Label to explain. Default: the predicted one, or each of several.
             backbone: Folder of the run's backbone, if it was a local one.
@@ -439,8 +448,9 @@ class TrainedRun:
                 "cache",
                 ["example"],
             )
-        if text is not None and not isinstance(text, str):
-            raise unusable("text", text, "give one text (a string)")
+        given = as_pair(text)
+        if text is not None and not isinstance(given, str | Pair):
+            raise unusable("text", text, "give one text (a string), or two as a pair")
         explanation.require_shares(self.run)
         folder = self._backbone(backbone)
         label = None if label is None else known_label(label, self.labels)
@@ -451,10 +461,10 @@ class TrainedRun:
                     self.run, cache, example, backbone=folder, device=device,
                     on_progress=on_progress,
                 )  # fmt: skip
-        elif text is not None:
+        else:
             with reporting(progress) as on_progress:
                 explained = explanation.explain_text(
-                    self.run, text, backbone=folder, device=device, on_progress=on_progress
+                    self.run, given, backbone=folder, device=device, on_progress=on_progress
                 )
         return TextExplanation.of(explained, self.run, label, example)
 
@@ -546,7 +556,7 @@ class TrainedRun:
         limit: int | None = None,
         device: str = "auto",
         tokens_per_batch: int | None = None,
-        text_column: str | None = None,
+        text_column: str | Sequence[str] | None = None,
         label_column: str | None = None,
         data_dir: str | Path | None = None,
         labels_as: str = "auto",
@@ -643,6 +653,9 @@ class TrainedRun:
                 task=task.name if task.of_numbers else None,
                 **reading,
             )
+            kind = "pairs of texts" if data.are_pairs else "single ones"
+            given = f"data set {data.name} has {kind}"
+            prediction.require_kind(self.run, given, pairs=data.are_pairs)
             transfer.label_numbers(self.run, data.name, data.label_names, data.task, labels)
             if wish is not None:
                 marked = people.read_data(wish, dataset, data)
@@ -753,10 +766,10 @@ def with_predictions(
     of texts."""
     waiting: deque[dict[str, Any]] = deque()
 
-    def texts() -> Iterator[str]:
+    def texts() -> Iterator[Text]:
         for row in rows:
             waiting.append(row)
-            yield row[rows.text_column]
+            yield rows.text(row)
 
     for batch in classify(texts()):
         yield [waiting.popleft() for _ in range(len(batch))], batch

@@ -63,9 +63,9 @@ class PlainTokenizer:
     def __len__(self) -> int:
         return int(self.backend_tokenizer.get_vocab_size())
 
-    def num_special_tokens_to_add(self) -> int:
-        """How many special tokens a text gets."""
-        return int(self.backend_tokenizer.num_special_tokens_to_add(False))
+    def num_special_tokens_to_add(self, pair: bool = False) -> int:
+        """How many special tokens a text gets, or a pair of texts."""
+        return int(self.backend_tokenizer.num_special_tokens_to_add(pair))
 
     @property
     def pad_token(self) -> str | None:
@@ -204,11 +204,16 @@ def _is_berts(
         {"id": vocabulary[token], "content": token, "special": True, **flags}
         for token in tokens.values()
     ]
+    of_one = [
+        {"SpecialToken": {"id": first, "type_id": 0}},
+        {"Sequence": {"id": "A", "type_id": 0}},
+        {"SpecialToken": {"id": last, "type_id": 0}},
+    ]
     found = {
         "model": {name: value for name, value in content["model"].items() if name != "vocab"},
         "normalizer": content["normalizer"],
         "pre_tokenizer": content["pre_tokenizer"],
-        "post_processor": {name: processor[name] for name in ("type", "single", "special_tokens")},
+        "post_processor": processor,
         "added_tokens": _by_id(content["added_tokens"]),
     }
     set_by_class = {
@@ -228,10 +233,11 @@ def _is_berts(
         "pre_tokenizer": {"type": "BertPreTokenizer"},
         "post_processor": {
             "type": "TemplateProcessing",
-            "single": [
-                {"SpecialToken": {"id": first, "type_id": 0}},
-                {"Sequence": {"id": "A", "type_id": 0}},
-                {"SpecialToken": {"id": last, "type_id": 0}},
+            "single": of_one,
+            "pair": [
+                *of_one,
+                {"Sequence": {"id": "B", "type_id": 1}},
+                {"SpecialToken": {"id": last, "type_id": 1}},
             ],
             "special_tokens": {
                 token: {"id": token, "ids": [vocabulary[token]], "tokens": [token]}

@@ -19,7 +19,7 @@ from typing_extensions import override
 
 from spacelite.backbones.files import BackboneFiles, loading_problem
 from spacelite.backbones.plain_tokenizer import plain_tokenizer
-from spacelite.data.splits import Text
+from spacelite.data.splits import Pair, Text
 from spacelite.errors import SpaceliteError, one_line
 from spacelite.lazy import importing
 from spacelite.types import Array
@@ -110,6 +110,9 @@ class Tokenized:
     special: SpecialIds
     windows: Windows | None = None  # in which longer texts are run; None if they were cut off
     skip_first: bool = False  # whether a text's first token is run, but not kept
+    # Which are pairs of texts with special tokens of their own: their ids do not say where the
+    # second text begins.
+    unclear: frozenset[int] = frozenset()
 
     def skipped(self, length: int) -> int:
         """How many tokens a text of so many begins with that are not kept: an only one is."""
@@ -125,6 +128,17 @@ class Tokenized:
         """The ids of those tokens whose hidden states are kept."""
         return [ids[self.skipped(len(ids)) :] for ids in self.ids]
 
+    @property
+    def identities(self) -> list[Array]:
+        """What tells each text from all others for the backbone: its ids; of unclear ones with
+        segment ids."""
+        if self.type_ids is None or not self.unclear:
+            return self.ids
+        return [
+            np.concatenate([ids, self.type_ids[number]]) if number in self.unclear else ids
+            for number, ids in enumerate(self.ids)
+        ]
+
 
 def tokenize(
     files: BackboneFiles,
@@ -135,6 +149,7 @@ def tokenize(
     prefix: str = "",
     stride: int | None = None,
     skip_first: bool = False,
+    pairs: bool = False,
     tokenizer: Any = None,
     on_chunk: Callable[[int], None] = lambda done: None,
     first: int | None = None,
@@ -142,22 +157,24 @@ def tokenize(
     """Tokenize texts with the backbone's own fast tokenizer, in parallel: to at most `max_length`
     tokens, special tokens and those of the `prefix` included, which each text is read with, or with
     `padding="max_length"` to exactly as many; with a `stride`, whole, to be run in `Windows` of
-    that many. With `skip_first`, the first token of each is not `kept`. Given the number of the
-    `first` text, for messages, raises SpaceliteError if a text has no token."""
+    that many. With `skip_first`, the first token of each is not `kept`. `pairs` of texts get what
+    the tokenizer puts around and between them, and the longer one is cut off first. Given the
+    number of the `first` text, for messages, raises SpaceliteError if a text has no token."""
     tokenizer = quick_tokenizer(files) if tokenizer is None else tokenizer
     longest = min(longest_input(files), tokenizer.model_max_length)
-    special = tokenizer.num_special_tokens_to_add()
+    special = tokenizer.num_special_tokens_to_add(pair=pairs)
     if prefix:
         with _encoding(files):
             special += len(_encoded(tokenizer, prefix, special=False).ids)
-    if special >= longest:
+    least = special + 1 + pairs  # a token of each text
+    if least > longest:
         whose = "special tokens and the prefix" if prefix else "special tokens"
         remedy = "shorten the prefix" if prefix else "choose another backbone"
         raise SpaceliteError(
             f"{files.name} takes at most {longest} tokens, and its {whose} need {special}: {remedy}"
         )
-    if not special < max_length <= longest:
-        bounds = f"{special + 1} to {longest}" if longest < UNLIMITED else f"at least {special + 1}"
+    if not least <= max_length <= longest:
+        bounds = f"{least} to {longest}" if longest < UNLIMITED else f"at least {least}"
         raise SpaceliteError(
             f"max_length={max_length}: {files.name} takes {bounds} tokens", ["max_length"]
         )
@@ -168,12 +185,20 @@ def tokenize(
     type_ids: list[Array] = []
     masks: list[Array] = []
     cut_off: list[bool] = []
+    unclear: set[int] = set()
+    others = special_ids(tokenizer).others
     for start in range(0, len(texts), TEXTS_PER_CHUNK):
         with _encoding(files), _settings:
             _set(tokenizer, max_length if stride is None else None, padding)
-            chunk = [prefix + text for text in texts[start : start + TEXTS_PER_CHUNK]]
+            chunk: Sequence[Any] = texts[start : start + TEXTS_PER_CHUNK]
+            if not pairs:
+                chunk = [prefix + text for text in chunk]
             encodings = backend.encode_batch_fast(chunk)
         for encoding in encodings:
+            if pairs and not others.isdisjoint(
+                itertools.compress(encoding.ids, map((0).__eq__, encoding.special_tokens_mask))
+            ):
+                unclear.add(len(ids))
             ids.append(np.array(encoding.ids, np.int32))
             type_ids.append(np.array(encoding.type_ids, np.int32))
             masks.append(np.array(encoding.attention_mask, np.int32))
@@ -200,6 +225,7 @@ def tokenize(
         special=special_ids(tokenizer),
         windows=None if stride is None else _windows(tokenizer, max_length, stride, skip_first),
         skip_first=skip_first,
+        unclear=frozenset(unclear),
     )
 
 
@@ -430,39 +456,55 @@ class Words:
         kept = zip(encoded.ids, encoded.special_tokens_mask, strict=True)
         self._prefix_ids = [token for token, added in [*kept][self._skipped :] if not added]
 
-    def of(self, ids: Sequence[int], text: str | None = None) -> list[tuple[str, bool, list[int]]]:
+    def of(self, ids: Sequence[int], text: Text | None = None) -> list[tuple[str, bool, list[int]]]:
         """The words of a text: how each is written in `text` (what its tokens spell, without `text`
         or if it has other tokens), whether it is a special token, and its tokens' indices."""
         array = np.asarray(ids)
         starts = self.starts(array, np.array([0, len(array)]))
-        bounds = [*starts.tolist(), len(array)]
-        text = None if text is None else self._prefix + text
         spans = None if text is None else self.spans(list(map(int, ids)), text)
+        if spans is not None:  # where the second of a pair begins, if no separator says it
+            of_text = np.array([which for which, _ in spans])
+            starts = np.union1d(starts, np.flatnonzero(np.diff(of_text)) + 1)
+        texts = [self._prefix + text] if isinstance(text, str) else text or ()
         words = []
-        for first, last in itertools.pairwise(bounds):
-            written = _written(text, spans[first:last]) if text is not None and spans else ""
+        for first, last in itertools.pairwise([*starts.tolist(), len(array)]):
+            written = ""
+            if spans is not None:
+                written = _written(texts[spans[first][0]], [of for _, of in spans[first:last]])
             word = written or self.spelled(ids[first:last])
             words.append((word, self.no_text(ids[first:last]), list(range(first, last))))
         return words
 
-    def spans(self, ids: list[int], text: str) -> list[tuple[int, int]] | None:
-        """The first character of each token in a text, its prefix included, and the one after its
-        last; equal for tokens that stand for none. None if the text has other tokens."""
-        longest = len(ids) + self._skipped
-        if longest <= self._tokenizer.num_special_tokens_to_add(is_pair=False):
+    def spans(self, ids: list[int], text: Text) -> list[tuple[int, tuple[int, int]]] | None:
+        """Which of a pair's texts each token is in, 0 or 1, and its first character there, the
+        prefix included, and the one after its last; equal for tokens that stand for none. None if
+        the text has other tokens."""
+        longest, pair = len(ids) + self._skipped, isinstance(text, Pair)
+        if longest <= self._tokenizer.num_special_tokens_to_add(is_pair=pair):
             return None
+        texts = text if isinstance(text, Pair) else (self._prefix + text,)
         for side in ("right", "left"):  # a long text was cut off on one of them
             with _settings:
                 self._tokenizer.enable_truncation(longest, direction=side)
-                encoded = self._tokenizer.encode(text)
+                encoded = self._tokenizer.encode(*texts)
             skipped = self._skipped if len(encoded.ids) > 1 else 0
-            cut, spans = encoded.ids[skipped:], encoded.offsets[skipped:]
-            padding = [(0, 0)] * (len(ids) - len(cut))
+            cut = encoded.ids[skipped:]
+            in_text = (which or 0 for which in encoded.sequence_ids)
+            spans = [*zip(in_text, encoded.offsets, strict=True)][skipped:]
+            padding = [(0, (0, 0))] * (len(ids) - len(cut))
             if ids[: len(cut)] == cut and all(map(self.is_special, ids[len(cut) :])):
                 return [*spans, *padding]
             if ids[len(padding) :] == cut and all(map(self.is_special, ids[: len(padding)])):
                 return [*padding, *spans]
         return None
+
+    def second(self, ids: Sequence[int], text: Text | None) -> int | None:
+        """The index of the first token of a pair's second text, their number if none is left of it;
+        None for a single text, or if the pair has other tokens."""
+        spans = self.spans(list(map(int, ids)), text) if isinstance(text, Pair) else None
+        if spans is None:
+            return None
+        return next((index for index, (which, _) in enumerate(spans) if which), len(ids))
 
     def starts(self, ids: Array, offsets: Array) -> Array:
         """The indices of the first tokens of all W words, (W,), of N texts whose ids (T,) begin at
@@ -529,8 +571,8 @@ class WordsOfIds(Words):
         self._unknown = None
 
     @override
-    def of(self, ids: Sequence[int], text: str | None = None) -> list[tuple[str, bool, list[int]]]:
-        if text is not None:
+    def of(self, ids: Sequence[int], text: Text | None = None) -> list[tuple[str, bool, list[int]]]:
+        if isinstance(text, str):
             return [(_written(text, [(0, len(text))]), False, list(range(len(ids))))]
         return [
             (self.spelled([token]), self.no_text([token]), [index])

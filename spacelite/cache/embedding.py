@@ -45,7 +45,7 @@ from spacelite.cache.shards import MANIFEST, Manifest, Shard, divide
 from spacelite.cache.spec import CacheSpec, Encoding, embeddings_folder
 from spacelite.cache.store import side_file
 from spacelite.cache.writing import Examples
-from spacelite.data.splits import TextDataset
+from spacelite.data.splits import TextDataset, joined
 from spacelite.errors import SpaceliteError, one_line
 from spacelite.pipeline import Clock
 from spacelite.progress import OnProgress
@@ -136,8 +136,9 @@ def embed(
     with clock.measure("loading the backbone"):  # it may import torch
         resolve_device(encoding.device)
     spec = encoding.spec(
-        backbone_files, data.name, data.fingerprint, data.label_names, data.task_name
-    )
+        backbone_files, data.name, data.fingerprint, data.label_names, data.task_name,
+        pairs=data.are_pairs,
+    )  # fmt: skip
     if spec.max_length != encoding.max_length:
         log.info("%s takes at most %d tokens: max_length is that", spec.backbone, spec.max_length)
     of_layers = [spec, *(replace(spec, layer=number) for number in further_layers)]
@@ -247,10 +248,12 @@ def _same_division(
 def _at_most(call: Call, data: TextDataset) -> int:
     """The bytes that hidden states may take, as the texts' bytes tell: a token has at least one."""
     spec = next(iter(call.specs.values()))
-    special = 2 + len(spec.prefix.encode())
+    special = (4 if spec.pairs else 2) + len(spec.prefix.encode())
     longest = spec.max_length if spec.stride is None else UNLIMITED
     tokens = sum(
-        longest if spec.padding == "max_length" else min(longest, len(text.encode()) + special)
+        longest
+        if spec.padding == "max_length"
+        else min(longest, len(joined(text, "").encode()) + special)
         for split in data.splits.values()
         for text in split.texts
     )

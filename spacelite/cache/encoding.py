@@ -41,6 +41,7 @@ from spacelite.cache.spec import CacheSpec, Encoding, embeddings_folder, slug
 from spacelite.cache.split import DIGEST_BYTES, TokenRows, digest, offsets_of, summary_token
 from spacelite.cache.store import Layout
 from spacelite.cache.writing import Journal, check_finite
+from spacelite.data.splits import Pair, Text
 from spacelite.errors import SpaceliteError, one_line
 from spacelite.progress import OnProgress
 from spacelite.types import Array
@@ -70,14 +71,14 @@ class Encoder(Encoding):
 
     def encode(
         self,
-        texts: Sequence[str],
+        texts: Sequence[Text],
         on_progress: OnProgress = lambda phase, done, total: None,
         *,
         states: bool = True,
     ) -> TokenRows:
-        """The hidden states of N texts. Those that are neither in the store nor in a cache are run
-        through the backbone, each once, and kept in the store; a second process that needs them
-        meanwhile waits. Without `states`, texts are only tokenized, and `rows` is (T, 0)."""
+        """The hidden states of N texts, or of N pairs. Those that are neither in the store nor in a
+        cache are run through the backbone, each once, and kept in the store; a second process that
+        needs them meanwhile waits. Without `states`, texts are only tokenized: `rows` is (T, 0)."""
         encoding = _Encoding(self, texts, on_progress)
         return encoding() if states else encoding.tokens_only()
 
@@ -85,10 +86,10 @@ class Encoder(Encoding):
 class _Encoding:
     """One call of `encode`."""
 
-    def __init__(self, encoder: Encoder, texts: Sequence[str], on_progress: OnProgress) -> None:
+    def __init__(self, encoder: Encoder, texts: Sequence[Text], on_progress: OnProgress) -> None:
         encoder.check()
         self.encoder, self.files, self.on_progress = encoder, encoder.files, on_progress
-        self.spec = encoder.spec(self.files)
+        self.spec = encoder.spec(self.files, pairs=isinstance(texts[0], Pair))
         self.tokens = tokenize(
             self.files,
             texts,
@@ -99,7 +100,7 @@ class _Encoding:
         )
         self.kept_ids = np.concatenate(self.tokens.kept)
         self.lengths = np.array([len(ids) for ids in self.tokens.kept], np.int64)
-        self.digests = [digest(ids) for ids in self.tokens.ids]
+        self.digests = [*map(digest, self.tokens.identities)]
         # The first text with the same token ids stands for all of them.
         self.first: dict[bytes, int] = {}
         for number, key in enumerate(self.digests):
@@ -166,8 +167,12 @@ class _Encoding:
     def _copied(self, keys: Sequence[bytes], layout: Layout) -> Iterator[tuple[bytes, bytes]]:
         """The texts that finished caches of the same folder hold."""
         folder = embeddings_folder(self.encoder.cache_dir or Path())
-        ids, with_layers = [self.tokens.ids[self.first[key]] for key in keys], layout.layers > 0
-        plan, copied = reuse.find(folder / ".h5", self.spec, ids, with_layers=with_layers), 0
+        chosen, with_layers = [self.first[key] for key in keys], layout.layers > 0
+        identities, ids = (
+            [of_texts[example] for example in chosen]
+            for of_texts in (self.tokens.identities, self.tokens.ids)
+        )
+        plan, copied = reuse.find(folder / ".h5", self.spec, identities, with_layers=with_layers), 0
         for row, values in reuse.copies(
             folder, self.spec, plan, plan.copied, ids, with_layers=with_layers
         ):

@@ -194,7 +194,7 @@ def complete(
             if part is None:
                 store.keep_maker(path, call.command)
             if call.reuse:
-                key, ids = specs[path].cache_key(), examples.tokens.ids
+                key, ids = specs[path].cache_key(), examples.tokens.identities
                 with_means = layouts[path].layers > 0
                 plans[path] = reusing.find(path, specs[path], ids, with_layers=with_means)
                 if plans[path].reuses:
@@ -292,11 +292,13 @@ class Lengths:
     texts: int = 0
     windowed: int = 0
     truncated: int = 0
+    pairs: bool = False
 
     def add(self, tokens: Tokenized, spec: CacheSpec) -> None:
         """Count some more texts."""
         self.texts += len(tokens.ids)
         self.truncated += tokens.truncated
+        self.pairs = spec.pairs
         if spec.stride is not None:
             self.windowed += sum(len(ids) > spec.max_length for ids in tokens.ids)
 
@@ -310,9 +312,10 @@ class Lengths:
             )  # fmt: skip
         if self.truncated:
             log.info(
-                "%s of %s texts %s longer than %s tokens and %s cut off there",
-                f"{self.truncated:,}", f"{self.texts:,}",
+                "%s of %s %s %s longer than %s tokens and %s cut off%s",
+                f"{self.truncated:,}", f"{self.texts:,}", "pairs" if self.pairs else "texts",
                 *(("is", longest, "was") if self.truncated == 1 else ("are", longest, "were")),
+                ", the longer text first" if self.pairs else " there",
             )  # fmt: skip
 
 

@@ -186,6 +186,7 @@ def import_states(
         dtype=settings.dtype,
         precision=form.precision,
         task=data.task_name,
+        pairs=data.are_pairs,
     )
     layers = form.layers or 1
     of_layers = [

@@ -91,7 +91,8 @@ class Plan:
 
 
 def find(path: Path, spec: CacheSpec, ids: Sequence[Array], *, with_layers: bool) -> Plan:
-    """Find the texts of a cache, of which the token ids are given, in the finished part of those
+    """Find the texts of a cache, of which the token ids are given (of pairs that these do not tell
+    apart with more, as `Tokenized.identities`), in the finished part of those
     other caches of its folder whose spec is the same but for the data set."""
     plan, own = Plan.of_all(len(ids)), cache_of(path)
     first: dict[bytes, int] = {}

@@ -63,6 +63,7 @@ class CacheSpec:
     # To how many principal axes of its train tokens hidden states are reduced, or AUTO, or, as a
     # hash, which reduction of another cache; None if they are kept whole.
     reduce: str | None = None
+    pairs: bool = False  # whether each example is a pair of texts
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> CacheSpec:
@@ -85,7 +86,7 @@ class CacheSpec:
     @property
     def tokenizing(self) -> dict[str, Any]:
         """How texts become token ids: arguments of `tokenize`."""
-        names = ("max_length", "padding", "prefix", "stride", "skip_first")
+        names = ("max_length", "padding", "prefix", "stride", "skip_first", "pairs")
         return {name: getattr(self, name) for name in names}
 
     @property
@@ -252,10 +253,17 @@ class Encoding:
         dataset_hash: str = "",
         label_names: Sequence[str] = (),
         task: str | None = None,
+        *,
+        pairs: bool = False,
     ) -> CacheSpec:
-        """Everything that hidden states depend on: those of a text, or of a data set. The default
-        max_length is lowered to what the backbone takes. Raises SpaceliteError if the device does
-        not work."""
+        """Everything that hidden states depend on: those of a text, or of a data set; of `pairs` of
+        texts. The default max_length is lowered to what the backbone takes. Raises SpaceliteError
+        if the device does not work, or for a setting that pairs cannot have."""
+        for name in ("windows", "prefix"):
+            if pairs and (value := getattr(self, name)):
+                raise SpaceliteError(
+                    f"{name}={value} is for single texts, and these are pairs: leave it out", [name]
+                )
         files = files or self.files
         max_length = self.max_length
         if max_length == Encoding.max_length:
@@ -278,6 +286,7 @@ class Encoding:
             stride=(self.stride or max(1, max_length // 2)) if self.windows else None,
             skip_first=self.skip_first,
             reduce=None if self.reduce is None else str(self.reduce),
+            pairs=pairs,
         )
 
 

@@ -28,12 +28,16 @@ from spacelite.cache.store import READ_ONLY, Cache, parts, read_arrays, side_fil
 from spacelite.data.columns import listed
 from spacelite.data.splits import (
     Digests,
+    Pair,
     Source,
     Sources,
+    Text,
     TextDataset,
+    beginning,
     digests,
     folded,
     groups,
+    joined,
     occur_in,
     text_digests,
 )
@@ -48,7 +52,8 @@ MANY_TOKENS, MANY_TEXTS = 0.05, 0.01
 # How the data set was read: from which file or folder, how its csv files are quoted, and in which
 # column the texts are; and the folder of a local backbone.
 RECORDED = ("data", "quoting", "text_column", "backbone")
-KNOWN = rf"key|{'|'.join(RECORDED)}|\w+/(texts|offsets|files|file|row|sizes)"  # names of arrays
+# Names of arrays.
+KNOWN = rf"key|{'|'.join(RECORDED)}|\w+/(texts|offsets|seconds|files|file|row|sizes)"
 DAMAGE = "{} is damaged ({}): it is not used; the embed command of the cache rewrites it"
 
 
@@ -57,10 +62,11 @@ class CachedTexts:
     """The N texts of a split: in memory, or the file that has some of them is read again."""
 
     offsets: Array  # (N+1,) int64; text i is bytes offsets[i]:offsets[i+1] of all contents
+    seconds: Array | None  # of pairs, which byte of a text the second one begins at, (N,) int64
     sources: Sources | None  # where they come from; None if that is not known
 
-    def text(self, example: int) -> str:
-        """The text of an example."""
+    def text(self, example: int) -> Text:
+        """The text of an example, or the pair."""
         raise NotImplementedError
 
     def contents(self) -> Iterator[bytes]:
@@ -79,9 +85,13 @@ class WholeTexts(CachedTexts):
     content: bytes
 
     @override
-    def text(self, example: int) -> str:
+    def text(self, example: int) -> Text:
         first, last = self.offsets[example : example + 2].tolist()
-        return self.content[first:last].decode()
+        written = self.content[first:last]
+        if self.seconds is None:
+            return written.decode()
+        second = int(self.seconds[example])
+        return Pair(written[:second].decode(), written[second:].decode())
 
     @override
     def contents(self) -> Iterator[bytes]:
@@ -96,7 +106,7 @@ class DividedTexts(CachedTexts):
     starts: list[int]  # the first example of each part, and at the end N
 
     @override
-    def text(self, example: int) -> str:
+    def text(self, example: int) -> Text:
         at = bisect_right(self.starts, example) - 1
         return self._part(at).text(example - self.starts[at])
 
@@ -129,9 +139,12 @@ def keep(path: Path, key: str, dataset: TextDataset, backbone: Path | None = Non
         known["backbone"] = str(backbone)
     arrays |= {name: np.array(value) for name, value in known.items() if value is not None}
     for name, split in dataset.splits.items():
-        encoded = [text.encode() for text in split.texts]
+        encoded = [joined(text, "").encode() for text in split.texts]
         arrays[f"{name}/texts"] = np.frombuffer(b"".join(encoded), np.uint8)
         arrays[f"{name}/offsets"] = offsets_of(np.array([len(text) for text in encoded]))
+        if dataset.are_pairs:
+            seconds = [len(text[0].encode()) for text in split.texts]
+            arrays[f"{name}/seconds"] = np.array(seconds, np.int64)
         if split.sources is not None:
             arrays[f"{name}/files"] = np.array(split.sources.files)
             arrays[f"{name}/file"] = split.sources.file.astype(np.int32)
@@ -211,13 +224,15 @@ def read(cache: Cache, split: str) -> CachedTexts | None:
         texts = reads[-1]()
         if texts is None or len(of_split) == 1:
             return texts
-        known.append((texts.sources, np.diff(texts.offsets)))
-    sources = [of_part for of_part, _ in known if of_part is not None]
+        known.append((texts.sources, np.diff(texts.offsets), texts.seconds))
+    sources = [of_part for of_part, *_ in known if of_part is not None]
+    seconds = [of_part for *_, of_part in known if of_part is not None]
     return DividedTexts(
-        offsets_of(np.concatenate([lengths for _, lengths in known])),
+        offsets_of(np.concatenate([lengths for _, lengths, _ in known])),
+        np.concatenate(seconds) if len(seconds) == len(known) else None,
         Sources.joined(sources) if len(sources) == len(known) else None,
         tuple(reads),
-        [*itertools.accumulate((len(lengths) for _, lengths in known), initial=0)],
+        [*itertools.accumulate((len(lengths) for _, lengths, _ in known), initial=0)],
     )
 
 
@@ -249,7 +264,9 @@ def split_digest(cache: Cache, split: str) -> str | None:
     content = hashlib.sha256()
     for part in texts.contents():
         content.update(part)
-    arrays = (texts.offsets.astype(np.int64), labels)
+    arrays = [texts.offsets.astype(np.int64), labels]
+    if texts.seconds is not None:
+        arrays.append(texts.seconds.astype(np.int64))
     hashes = [content.digest(), *(hashlib.sha256(array.tobytes()).digest() for array in arrays)]
     return hashlib.sha256(b"".join(hashes)).hexdigest()
 
@@ -280,7 +297,16 @@ def _load(file: Path, key: str, split: str, examples: int) -> WholeTexts:
         ):
             raise ValueError("it holds other texts")
         content.decode()
-        sources = None
+        seconds, sources = None, None
+        if f"{split}/seconds" in arrays:
+            seconds = arrays.read(f"{split}/seconds", "i", examples).astype(np.int64)
+            begins = offsets[:-1] + seconds
+            if (
+                (seconds < 0).any()
+                or (begins > offsets[1:]).any()
+                or (written[begins[begins < len(content)]] & 0xC0 == 0x80).any()
+            ):
+                raise ValueError("it holds other pairs")
         if f"{split}/row" in arrays:
             names = tuple(arrays.read(f"{split}/files", "U", None).tolist())
             numbers = arrays.read(f"{split}/file", "i", examples).astype(np.int64)
@@ -290,7 +316,7 @@ def _load(file: Path, key: str, split: str, examples: int) -> WholeTexts:
             if not 0 <= numbers.min() <= numbers.max() < len(names) or rows.min() < 1:
                 raise ValueError("it holds the sources of other texts")
             sources = Sources(names, numbers, rows, sizes)
-    return WholeTexts(offsets, sources, content)
+    return WholeTexts(offsets, seconds, sources, content)
 
 
 # Unknown tokens.
@@ -510,10 +536,10 @@ def _separated(
         for name, split in splits.items():
             lengths = split.lengths
             for example in np.flatnonzero(several[first : first + len(split)]).tolist():
-                text = folded(texts[name].text(example))
-                if lengths[example] >= max_length:
-                    text = text[: max_length // 2]  # of which every character is before the cut
-                yield f"{numbers[first + example]} {text}".encode()
+                text = texts[name].text(example)
+                cut = lengths[example] >= max_length
+                compared = beginning(text, max_length) if cut else folded(text)
+                yield f"{numbers[first + example]} {compared}".encode()
             first += len(split)
 
     separated: Array = numbers.copy()
@@ -577,7 +603,7 @@ def overlap(training: Cache, cache: Cache, *splits: str, of: str = "train") -> O
             return tokens, tokens[:0], np.zeros(len(split), bool)
         cut = split.lengths >= limit
         beginnings = (
-            tokens[example].tobytes() + folded(texts.text(example))[: limit // 2].encode()
+            tokens[example].tobytes() + beginning(texts.text(example), limit).encode()
             for example in np.flatnonzero(cut).tolist()
         )
         return text_digests(map(texts.text, range(len(split)))), digests(beginnings), cut

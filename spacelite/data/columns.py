@@ -8,7 +8,7 @@ import logging
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,9 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from spacelite.data.splits import (
+    PAIR,
     SPLIT_ALIASES,
     SPLITS,
     Labels,
+    Pair,
     Table,
     standard_split,
 )
@@ -36,6 +38,7 @@ FILE_COLUMNS = ("file", "filename", "file_name", "path")
 LABELS_AS = ("auto", "text")
 ROWS_NAMED = 3  # in a message
 LISTS = "in multi-label data, give a list of labels for each text, [] for none"
+KINDS = {1: "single texts", 2: "pairs of texts"}  # of examples, by the number of their columns
 NO_LABEL = "in multi-label data, give label_separator={!r}, with which an empty string is no label"
 SEPARATORS = (",", ";", "|")  # of several labels in one string
 MISSING = {"nan", "<na>", "null"}  # how programs write a missing value
@@ -53,7 +56,7 @@ NUMBER = r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?"
 class Reading:
     """How the columns of a data set are read; `spacelite.embed` says what its fields mean."""
 
-    text_column: str | None = None
+    text_column: str | tuple[str, ...] | None = None
     label_column: str | None = None
     labels_as: str = "auto"
     label_separator: str | None = None
@@ -135,62 +138,107 @@ def _key(value: Any) -> Any:
     return (type(value), str(value) if isinstance(value, dict) else value)
 
 
+Found = tuple[tuple[str, ...], str]  # the text column, or the two of pairs; the label column
+
+
 def find(
-    table: Table, text: str | None, label: str | None, like: tuple[str, str] | None = None
-) -> tuple[str, str]:
-    """The text and the label column: as named, else those of another split (`like`), else a usual
-    name, else, of a single split, the only candidate."""
+    table: Table, text: str | Sequence[str] | None, label: str | None, like: Found | None = None
+) -> Found:
+    """The text columns and the label column: as named, else those of another split (`like`), else a
+    usual name, else, of a single split, the only candidate."""
     names = table.names
+    texts = PAIR if text is None and table.are_pairs else named_columns(names, text)
     if like is not None:
-        text, label = (
-            of_other if name is None and of_other in names else name
-            for name, of_other in zip((text, label), like, strict=True)
-        )
-    if text is not None and text == label:
+        texts = like[0] if not texts and {*like[0]} <= {*names} else texts
+        label = like[1] if label is None and like[1] in names else label
+    if label in texts:
         raise SpaceliteError(
-            f"text_column and label_column both name {text!r}: name two columns",
+            f"text_column and label_column both name {label!r}: name two columns",
             ["text_column", "label_column"],
         )
-    label = label or _by_usual_name(names, LABEL_COLUMNS, text)
+    label = label or _by_usual_name(names, LABEL_COLUMNS, texts)
     strings = [name for name in names if table.is_string(name)]
-    text_name = find_text(table.origin, names, strings, text, label)
-    others = [name for name in names if name != text_name]
+    text_names = find_texts(table.origin, names, strings, texts, label)
+    others = [name for name in names if name not in text_names]
     label_name = _pick(table.origin, names, label, "label", others)
     if like is not None:
-        for name, of_other, usual in zip(
-            (text_name, label_name), like, (TEXT_COLUMNS, LABEL_COLUMNS), strict=True
+        if len(text_names) != len(like[0]):
+            raise SpaceliteError(
+                f"{table.origin} has {KINDS[len(text_names)]}, another split has "
+                f"{KINDS[len(like[0])]}: give all splits alike"
+            )
+        found, usual = (*text_names, label_name), [TEXT_COLUMNS] * len(text_names)
+        for name, of_other, usually in zip(
+            found, (*like[0], like[1]), [*usual, LABEL_COLUMNS], strict=True
         ):
-            if of_other not in names and name not in (text, label) and name.lower() not in usual:
+            named = name in (*texts, label)
+            if of_other not in names and not named and name.lower() not in usually:
                 raise SpaceliteError(
                     f"{table.source_rows.files[0]} has no column {of_other!r}, which another split "
                     f"has: its columns are {', '.join(map(repr, names))}; add it, or leave the "
                     "split out"
                 )
-    return text_name, label_name
+    return text_names, label_name
 
 
-def find_text(
+def named_columns(names: Sequence[str], wanted: str | Sequence[str] | None) -> tuple[str, ...]:
+    """The columns, of which there are these `names`, that `text_column` means: one, or the two of
+    pairs, as a sequence or with a comma between them, unless a column has that name; none for
+    None."""
+    if not isinstance(wanted, str):
+        return tuple(wanted or ())
+    parts = wanted.split(",")
+    if wanted in names or len(parts) == 1:
+        return (wanted,)
+    ways = (
+        (",".join(parts[:at]).strip(), ",".join(parts[at:]).strip()) for at in range(1, len(parts))
+    )
+    return next((way for way in ways if {*way} <= {*names}), tuple(map(str.strip, parts)))
+
+
+def wanted_columns(
+    names: Sequence[str], text_column: str | Sequence[str] | None, remembered: str | None
+) -> tuple[tuple[str, ...], bool]:
+    """The columns of texts that are asked for, by default those that are `remembered` if they are
+    among these names; and whether they were remembered."""
+    known = named_columns(names, remembered)
+    if text_column is None and known and {*known} <= {*names}:
+        return known, True
+    return named_columns(names, text_column), False
+
+
+def find_texts(
     origin: str,
     names: Sequence[str],
     strings: Sequence[str],
-    text: str | None,
+    texts: tuple[str, ...],
     label: str | None = None,
-) -> str:
-    """The text column, as `find` does, given all columns and those of strings; `label` is by
-    default a column with a usual name, if there is one."""
-    label = label or _by_usual_name(names, LABEL_COLUMNS, text)
-    text = text or _by_usual_name(names, TEXT_COLUMNS, label)
-    return _pick(origin, names, text, "text", [name for name in strings if name != label])
+) -> tuple[str, ...]:
+    """The text column, or the two of pairs, as `find` does, given all columns and those of strings;
+    `label` is by default a column with a usual name, if there is one."""
+    if len(texts) > 1:
+        if len(texts) > 2 or len({*texts}) < len(texts):
+            raise SpaceliteError(
+                f"text_column={','.join(texts)}: name one column of texts, or two different ones, "
+                "of pairs",
+                ["text_column"],
+            )
+        return tuple(_pick(origin, names, name, "text") for name in texts)
+    label = label or _by_usual_name(names, LABEL_COLUMNS, texts)
+    text = next(iter(texts), None) or _by_usual_name(names, TEXT_COLUMNS, [label])
+    return (_pick(origin, names, text, "text", [name for name in strings if name != label]),)
 
 
 def has_texts(table: Table) -> bool:
     """Whether a column has a usual name of texts."""
-    return _by_usual_name(table.names, TEXT_COLUMNS, None) is not None
+    return _by_usual_name(table.names, TEXT_COLUMNS, ()) is not None
 
 
-def _by_usual_name(names: Sequence[str], usual: Sequence[str], taken: str | None) -> str | None:
-    lower = {name.lower(): name for name in reversed(names) if name != taken}
-    lower.update((name, name) for name in names if name in lower and name != taken)
+def _by_usual_name(
+    names: Sequence[str], usual: Sequence[str], taken: Collection[str | None]
+) -> str | None:
+    lower = {name.lower(): name for name in reversed(names) if name not in taken}
+    lower.update((name, name) for name in names if name in lower and name not in taken)
     return next((lower[candidate] for candidate in usual if candidate in lower), None)
 
 
@@ -253,7 +301,7 @@ def by_split(table: Table, reading: Reading) -> dict[str, Table]:
 def file_names(table: Table, column: str | None) -> tuple[Table, list[str] | None]:
     """The table without the column that names a file for each row, as named or by a usual name, and
     these names; None if there is none."""
-    column = column or _by_usual_name(table.names, FILE_COLUMNS, None)
+    column = column or _by_usual_name(table.names, FILE_COLUMNS, ())
     if column is None:
         return table, None
     _pick(table.origin, table.names, column, "file", [])
@@ -265,8 +313,9 @@ def file_names(table: Table, column: str | None) -> tuple[Table, list[str] | Non
 def _split_column(table: Table, reading: Reading) -> str | None:
     """The column whose name says that it holds the split of each row, unless it is chosen for
     something else."""
-    column = _by_usual_name(table.names, [SPLIT_COLUMN], None)
-    return None if column in (reading.text_column, reading.label_column) else column
+    column = _by_usual_name(table.names, [SPLIT_COLUMN], ())
+    texts = named_columns(table.names, reading.text_column)
+    return None if column in (*texts, reading.label_column) else column
 
 
 def warn_of_splits(tables: Mapping[str, Table], reading: Reading) -> None:
@@ -285,16 +334,21 @@ def warn_of_splits(tables: Mapping[str, Table], reading: Reading) -> None:
 
 
 def log_choice(
-    name: str, names: Sequence[str], text: str, label: str, labels: Labelled, named: bool
+    name: str,
+    names: Sequence[str],
+    texts: tuple[str, ...],
+    label: str,
+    labels: Labelled,
+    named: bool,
 ) -> None:
     """Log which columns were chosen, and warn if the label column, which the user has not `named`,
     does not look like one."""
     values = [value for value, count in zip(labels.values, labels.counts, strict=True) if count]
     examples = len(labels.index)
-    if text == STAND_IN:
+    if texts == (STAND_IN,):
         log.info("%s: the labels are column %r; the texts are not kept", name, label)
-    elif set(names) != {"text", "label"}:
-        log.info("%s: the texts are column %r, the labels column %r", name, text, label)
+    elif set(names) != {"text", "label"} and {*names} != {*PAIR, "label"}:
+        log.info("%s: %s, the labels column %r", name, texts_are(texts), label)
     if named or label.lower() in LABEL_COLUMNS or any(isinstance(value, list) for value in values):
         return
     different = len(set(values))
@@ -307,18 +361,32 @@ def log_choice(
         log.warning("%s", SpaceliteError(problem, ["label_column"]))
 
 
-def with_texts(table: Table, name: str, skip_empty: bool = False) -> Table:
-    """The table, whose texts are a column of this name; with `skip_empty`, without the rows whose
-    text is empty."""
-    check_texts(table.origin, name, table.column(name), table.row_numbers, skip_empty=skip_empty)
-    if not skip_empty:
+def texts_are(names: Sequence[str]) -> str:
+    """In which columns the texts are, as messages say it."""
+    if len(names) == 1:
+        return f"the texts are column {names[0]!r}"
+    return f"the texts are pairs of the columns {' and '.join(map(repr, names))}"
+
+
+def with_texts(table: Table, names: Sequence[str], skip_empty: bool = False) -> Table:
+    """The table, whose texts are columns of these names; with `skip_empty`, without the rows in
+    which one is empty."""
+    filled = np.ones(len(table), bool)
+    for name in names:
+        texts = table.column(name)
+        check_texts(table.origin, name, texts, table.row_numbers, skip_empty=skip_empty)
+        if skip_empty:
+            filled &= np.fromiter((text is not None and bool(text.strip()) for text in texts), bool)
+    if filled.all():
         return table
-    texts = table.column(name)
-    filled = np.fromiter((text is not None and bool(text.strip()) for text in texts), bool)
     empty = table.row_numbers[~filled]
-    if len(empty):
-        left = f"{len(empty):,} row{' is' if len(empty) == 1 else 's are'} left out"
-        log.info("%s: %s, because the text is empty (%s)", table.origin, left, _rows(empty))
+    left = f"{len(empty):,} row{' is' if len(empty) == 1 else 's are'} left out"
+    why = "because the text is empty" if len(names) == 1 else "because one of the texts is empty"
+    log.info("%s: %s, %s (%s)", table.origin, left, why, _rows(empty))
+    if not filled.any():
+        raise SpaceliteError(
+            f"{table.origin}: every row has an empty text: there is nothing to read"
+        )
     return table.take(np.flatnonzero(filled))
 
 
@@ -377,8 +445,23 @@ def is_missing(value: Any) -> bool:
         return not np.ndim(value)
 
 
-def text_problem(text: Any) -> str:
-    """Why a value is no text to embed, and what to do about it; "" for a text."""
+def as_pair(value: Any) -> Any:
+    """A list, tuple or array of two as a pair of texts; other values as they are."""
+    two = isinstance(value, list | tuple | np.ndarray) and len(value) == 2
+    return Pair(*value) if two else value
+
+
+def text_problem(text: Any, *, of_pairs: bool = False) -> str:
+    """Why a value is no text to embed, or, `of_pairs`, no pair of them, and what to do about it; ""
+    for a text."""
+    if isinstance(text, Pair) != of_pairs:
+        if of_pairs and not is_missing(text):
+            return "is no pair of texts: give two for each example"
+        if not of_pairs:
+            return "is a pair of texts: give a single text for each example"
+    elif isinstance(text, Pair):
+        problems = zip(("first", "second"), map(text_problem, text), strict=True)
+        return next((f"is a pair whose {which} text {why}" for which, why in problems if why), "")
     if is_missing(text):
         return f"is missing ({text!r}): leave it out"
     if not isinstance(text, str):

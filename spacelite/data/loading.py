@@ -24,12 +24,15 @@ from spacelite.data.columns import Reading, is_missing
 from spacelite.data.known import KNOWN, KnownDataset, by_hub_name
 from spacelite.data.splits import (
     LABELS_NAMED,
+    PAIR,
     SEED,
     SPLITS,
     VALIDATION_SHARE,
+    Pair,
     Sources,
     Split,
     Table,
+    Text,
     TextDataset,
     drawn,
     lacking,
@@ -51,7 +54,7 @@ Rows = npt.NDArray[np.int64]
 def read(
     dataset: Any = None,
     *,
-    texts: Sequence[str] | None = None,
+    texts: Sequence[Any] | None = None,
     labels: Sequence[Any] | None = None,
     name: str | None = None,
     limit: int | None = None,
@@ -85,7 +88,7 @@ def read(
     else:
         name = name or NAME
         readers.check_quoting(reading.quoting, name)
-        found = _tables_of(dataset, name) if texts is None else _pair(texts, labels, name)
+        found = _tables_of(dataset, name) if texts is None else _labelled(texts, labels, name)
         data = _numbered(name, found, reading, training)
     data = _completed(data, known, test_fraction, training)
     if drop_leaks:
@@ -286,7 +289,7 @@ def _table(split: Any, origin: str) -> Table:
     if _is(split, "datasets.Dataset"):
         return _table_of_dataset(split, origin)
     if isinstance(split, tuple | list) and len(split) == 2:
-        return _pair(split[0], split[1], origin)
+        return _labelled(split[0], split[1], origin)
     raise SpaceliteError(
         f"{origin} cannot be read from a {type(split).__name__}: give a name or path, texts=[...] "
         "with labels=[...], a pandas DataFrame, a datasets.DatasetDict, or "
@@ -296,22 +299,22 @@ def _table(split: Any, origin: str) -> Table:
 
 
 def texts_of(
-    table: Any, text_column: str | None = None, remembered: str | None = None
-) -> list[str] | None:
-    """The texts of a DataFrame or a `datasets.Dataset`, whose column is found as in a file
-    (`readers.open_texts`); None if it is neither. Raises SpaceliteError if there is no such column,
-    or a row lacks its text."""
+    table: Any, text_column: str | Sequence[str] | None = None, remembered: str | None = None
+) -> list[Text] | None:
+    """The texts of a DataFrame or a `datasets.Dataset`, whose columns are found as in a file
+    (`readers.open_texts`); None if it is neither. Raises SpaceliteError if there are no such
+    columns, or a row lacks its text."""
     if not (_is(table, "datasets.Dataset") or _is(table, "pandas.DataFrame")):
         return None
     found = _table(table, f"the {type(table).__name__}")
-    names = found.names
-    wanted = remembered if text_column is None and remembered in names else text_column
-    name = columns.find_text(found.origin, names, list(filter(found.is_string, names)), wanted)
+    names, strings = found.names, list(filter(found.is_string, found.names))
+    wanted, _ = columns.wanted_columns(names, text_column, remembered)
+    chosen = columns.find_texts(found.origin, names, strings, wanted)
     if text_column is None and len(names) > 1:
-        log.info("the texts are column %r", name)
-    texts = [*found.column(name)]
-    columns.check_texts(found.origin, name, texts, refuse_numbers=wanted is None)
-    return texts
+        log.info("%s", columns.texts_are(chosen))
+    for name in chosen:
+        columns.check_texts(found.origin, name, found.column(name), refuse_numbers=not wanted)
+    return [*found.texts(chosen)]
 
 
 def _is(value: Any, kind: str) -> bool:
@@ -323,14 +326,25 @@ def _is(value: Any, kind: str) -> bool:
     )
 
 
-def _pair(texts: Any, labels: Any, origin: str) -> Table:
+def _labelled(texts: Any, labels: Any, origin: str) -> Table:
+    """The table of texts, or pairs of them, and their labels."""
     texts, labels = _listed(texts, "texts", origin), _listed(labels, "labels", origin)
     if len(texts) != len(labels):
         raise SpaceliteError(
             f"{origin}: {len(texts):,} texts and {len(labels):,} labels: give one label (or list "
             "of labels) for each text"
         )
-    return _typed({"text": texts, "label": labels}, origin)
+    if not any(isinstance(text, list) for text in texts):
+        return _typed({"text": texts, "label": labels}, origin)
+    pairs = [*map(columns.as_pair, texts)]
+    single = next((row for row, pair in enumerate(pairs, 1) if not isinstance(pair, Pair)), None)
+    if single is not None:
+        raise SpaceliteError(
+            f"{origin}: text {single:,} is no pair, and others are: give two texts for each "
+            "example, or one"
+        )
+    values = dict(zip(PAIR, map(list, zip(*pairs, strict=True)), strict=True))
+    return replace(_typed({**values, "label": labels}, origin), are_pairs=True)
 
 
 def _typed(values: Mapping[str, list[Any]], origin: str) -> Table:
@@ -418,15 +432,15 @@ def _numbered(
         tables = {split: known.prepare(table) for split, table in tables.items()}
     class_names = known.label_names if known else ()
     parts: list[columns.Labelled] = []
-    chosen: dict[str, tuple[str, str]] = {}
+    chosen: dict[str, columns.Found] = {}
     for split, table in tables.items():
         if not len(table):
             raise SpaceliteError(f"{table.origin} has no rows: it needs at least one text")
         like = next(iter(chosen.values()), None)
-        text_name, label_name = chosen[split] = columns.find(
+        text_names, label_name = chosen[split] = columns.find(
             table, reading.text_column, reading.label_column, like
         )
-        tables[split] = table = columns.with_texts(table, text_name, reading.skip_empty)
+        tables[split] = table = columns.with_texts(table, text_names, reading.skip_empty)
         parts.append(columns.label_values(table, split, label_name, reading.label_separator))
         names = table.class_names.get(label_name, ())
         if names and known is None and names != (class_names or names):
@@ -438,13 +452,13 @@ def _numbered(
     values = columns.Labelled.joined(parts)
     of_numbers = columns.task_of_numbers(values, reading, class_names, name)
     if reading.text_column is None or reading.label_column is None:
-        for pair in dict.fromkeys(chosen.values()):
-            alike = [split for split in tables if chosen[split] == pair]
+        for found_names in dict.fromkeys(chosen.values()):
+            alike = [split for split in tables if chosen[split] == found_names]
             where = name if len(alike) == len(tables) else f"{name} ({', '.join(alike)})"
             numbers = [*map(SPLITS.index, alike)]
             pooled = values if alike == [*tables] else values.take(np.isin(values.split, numbers))
             named = reading.label_column is not None or of_numbers is not None
-            columns.log_choice(where, tables[alike[-1]].names, *pair, pooled, named)
+            columns.log_choice(where, tables[alike[-1]].names, *found_names, pooled, named)
     task: str | None = None  # of classification
     labels: npt.NDArray[Any]
     label_names: tuple[str, ...] = (label_name,)
@@ -454,12 +468,13 @@ def _numbered(
         labels, label_names = columns.classes(values, reading, class_names, name, required=training)
     ends = np.cumsum([*map(len, tables.values())])
     splits = {
-        split: Split(table.column(chosen[split][0]), of_split, table.source_rows)
+        split: Split(table.texts(chosen[split][0]), of_split, table.source_rows)
         for (split, table), of_split in zip(
             tables.items(), np.split(labels, ends[:-1]), strict=True
         )
     }
-    return TextDataset(name, splits, label_names, place, reading.quoting, text_name, task)
+    text_column = ",".join(text_names)
+    return TextDataset(name, splits, label_names, place, reading.quoting, text_column, task)
 
 
 def _completed(
@@ -549,7 +564,7 @@ def column_of_rows(
     name: str,
     column: str,
     of: Sources,
-    texts: Sequence[str],
+    texts: Sequence[Text],
     argument: str,
     *,
     quoting: str = "standard",
@@ -572,7 +587,7 @@ def column_of_rows(
 
 
 def column_of_object(
-    dataset: Any, name: str, column: str, of: Sources, texts: Sequence[str], argument: str
+    dataset: Any, name: str, column: str, of: Sources, texts: Sequence[Text], argument: str
 ) -> list[Any]:
     """The same for a data set that was passed as an object, such as a DataFrame."""
     tables = _tables_of(dataset, name)
@@ -585,7 +600,7 @@ def _of_rows(
     prepare: Callable[[Table], Table] | None,
     column: str,
     of: Sources,
-    texts: Sequence[str],
+    texts: Sequence[Text],
     argument: str,
 ) -> list[Any]:
     """The values of a column in the rows of some tables; `prepare` makes a table's texts."""
@@ -627,12 +642,15 @@ def positions(there: Sources, wanted: Sources) -> Rows:
     return indices
 
 
-def _changed(table: Table, of: Sources, texts: Sequence[str]) -> Sources:
+def _changed(table: Table, of: Sources, texts: Sequence[Text]) -> Sources:
     """The rows of a table that lack the texts. Which column the texts were read from need not be
     known: no other holds them all."""
     at = positions(table.source_rows, of)
     if (at < 0).any():
         return of.take(np.flatnonzero(at < 0))
+    if isinstance(texts[0], Pair):
+        lacking = [_changed(table, of, half) for half in zip(*texts, strict=True)]
+        return max(lacking, key=len)
     changed = np.arange(len(texts))  # in the column that is most like the texts
     for column in filter(table.is_string, table.rows.column_names):
         pairs = zip(texts, table.column(column).take(at), strict=True)

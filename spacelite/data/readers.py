@@ -26,7 +26,7 @@ from tempfile import SpooledTemporaryFile, gettempdir
 from typing import IO, Any, BinaryIO
 
 from spacelite.data import columns
-from spacelite.data.splits import SPLITS, Sources, Table, standard_split
+from spacelite.data.splits import SPLITS, Pair, Sources, Table, Text, named, standard_split
 from spacelite.errors import SpaceliteError, one_line
 from spacelite.files import writing
 from spacelite.lazy import np
@@ -376,12 +376,22 @@ class TextRows:
     count: int | None  # None if it is known only at the end
     read: Callable[[], Iterator[Row]]  # yields rows, dictionaries of the columns that each has
     columns: tuple[str, ...] = ("text",)
-    text_column: str = "text"
+    text_columns: tuple[str, ...] = ("text",)  # two of pairs
     fields: pa.Schema | None = None  # the types of the columns, if the file gives them
     is_table: bool = False  # otherwise a text per line
 
     def __iter__(self) -> Iterator[Row]:
         return self.read()
+
+    @property
+    def are_pairs(self) -> bool:
+        """Whether each row has two texts."""
+        return len(self.text_columns) > 1
+
+    def text(self, row: Row) -> Text:
+        """The text of a row, or the pair."""
+        first, *second = (row[name] for name in self.text_columns)
+        return Pair(first, *second) if second else first
 
     def schema(self) -> pa.Schema:
         """The Arrow types of the columns: of the file, else those that hold all its values."""
@@ -413,15 +423,15 @@ class TextRows:
 
 def open_texts(
     path: Path,
-    text_column: str | None = None,
+    text_column: str | Sequence[str] | None = None,
     *,
     quoting: str = "standard",
     remembered: str | None = None,
 ) -> TextRows:
     """Open a file of texts: a table if its suffix is one of SUFFIXES, else a text per line.
 
-    The text column is `text_column`, else one of the `remembered` name, else it is recognised as in
-    `embed`; it is logged. A file that lacks a text is refused.
+    The text column is `text_column`, which may name the two of pairs, else that of the `remembered`
+    name, else it is recognised as in `embed`; it is logged. A file that lacks a text is refused.
     """
     try:
         path.stat()
@@ -444,7 +454,7 @@ def open_texts(
 
 
 def _open_table(
-    path: Path, text_column: str | None, quoting: str, remembered: str | None
+    path: Path, text_column: str | Sequence[str] | None, quoting: str, remembered: str | None
 ) -> TextRows:
     _check_file(path)
     fields, kind = None, path.suffix.lower()
@@ -467,28 +477,28 @@ def _open_table(
         strings = [name for name in names if {str} <= kinds[name] <= {str, type(None)}]
     refuse_twice(str(path), names)
     origin = str(path)
-    same = text_column is None and remembered in names
-    wanted = remembered if same else text_column
-    text = columns.find_text(origin, names, strings, wanted)
+    wanted, same = columns.wanted_columns(names, text_column, remembered)
+    texts = text, *_ = columns.find_texts(origin, names, strings, wanted)
     if text_column is None and len(names) > 1:
         known = ", as in the run's data" if same else ""
-        log.info("%s: the texts are column %r%s", path.name, text, known)
-    elif wanted is None and kind in CSV_SUFFIXES and text.lower() not in columns.TEXT_COLUMNS:
+        log.info("%s: %s%s", path.name, columns.texts_are(texts), known)
+    elif not wanted and kind in CSV_SUFFIXES and text.lower() not in columns.TEXT_COLUMNS:
         log.warning(
             "%s: the texts are column %r, which is its first line: if that is a text too, put a "
             "line with the column's name, text, above it",
             path.name, text,
         )  # fmt: skip
-    of_texts = read
-    if kind == ".parquet":
-        of_texts = _parquet(path, [text])[1]
-    elif kind in CSV_SUFFIXES:  # later readings do not repeat what is said
-        of_texts = functools.partial(_csv_rows, path, quoting, warn=True)
-    texts = (row.get(text) for row in of_texts())
-    count = columns.check_texts(origin, text, texts, refuse_numbers=wanted is None)
-    if not count:
-        raise SpaceliteError(f"{path} has no rows: it needs at least one text")
-    return TextRows(origin, count, read, tuple(names), text, fields, is_table=True)
+    for name in texts:
+        of_texts = read
+        if kind == ".parquet":
+            of_texts = _parquet(path, [name])[1]
+        elif kind in CSV_SUFFIXES and name == text:  # later readings do not repeat what is said
+            of_texts = functools.partial(_csv_rows, path, quoting, warn=True)
+        values = (row.get(name) for row in of_texts())
+        count = columns.check_texts(origin, name, values, refuse_numbers=not wanted)
+        if not count:
+            raise SpaceliteError(f"{path} has no rows: it needs at least one text")
+    return TextRows(origin, count, read, tuple(names), texts, fields, is_table=True)
 
 
 def open_lines(file: BinaryIO, origin: str = "standard input") -> TextRows:
@@ -496,9 +506,10 @@ def open_lines(file: BinaryIO, origin: str = "standard input") -> TextRows:
     return TextRows(origin, None, lambda: _lines(file, origin))
 
 
-def given_texts(texts: Sequence[str], origin: str) -> TextRows:
-    """Texts in memory, as those of a file."""
-    return TextRows(origin, len(texts), lambda: ({"text": text} for text in texts))
+def given_texts(texts: Sequence[Text], origin: str) -> TextRows:
+    """Texts in memory, all single or all pairs, as those of a file."""
+    names = tuple(named(texts[0]))
+    return TextRows(origin, len(texts), lambda: map(named, texts), names, names)
 
 
 # The forms of tables.

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import blake2b
 from mmap import MADV_DONTNEED, mmap
-from typing import Any, TypeAlias, overload
+from typing import Any, NamedTuple, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -35,10 +35,20 @@ Labels: TypeAlias = "npt.NDArray[Any]"  # as the task has them: int64, or float6
 Digests = npt.NDArray[np.void]
 DIGEST = np.dtype("V16")  # a hash of 16 bytes
 
-# What a backbone reads of one example. `columns.texts` makes it from a row, `as_bytes` and `folded`
-# say when two are the same, and `tokenizer.tokenize` encodes it: an input of two texts would be a
-# pair here, and a case in each of these.
-Text: TypeAlias = str
+PAIR = ("text", "text_pair")  # columns of pairs that have no other names, as transformers has them
+
+
+class Pair(NamedTuple):
+    """Two texts that are read together, such as a premise and a hypothesis. Swapped they are
+    another pair."""
+
+    first: str
+    second: str
+
+
+# What a backbone reads of one example. `Table.texts` makes it from a row, `as_bytes`, `folded` and
+# `beginning` say when two are the same, and `tokenizer.tokenize` encodes it.
+Text: TypeAlias = str | Pair
 
 
 @dataclass(frozen=True)
@@ -158,6 +168,36 @@ class Column(Sequence[Any]):
         return values
 
 
+@dataclass(frozen=True, eq=False)
+class Pairs(Sequence[Pair]):
+    """N pairs of texts, from two columns. A slice is a list."""
+
+    first: Column
+    second: Column
+
+    def take(self, rows: npt.NDArray[np.int64]) -> Pairs:
+        """The pairs at the indices `rows`, in that order."""
+        return Pairs(self.first.take(rows), self.second.take(rows))
+
+    @overload
+    def __getitem__(self, at: int) -> Pair: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Pair]: ...
+    @override
+    def __getitem__(self, at: int | slice) -> Pair | list[Pair]:
+        if isinstance(at, slice):
+            return [*map(Pair, self.first[at], self.second[at])]
+        return Pair(self.first[at], self.second[at])
+
+    @override
+    def __iter__(self) -> Iterator[Pair]:
+        return map(Pair, self.first, self.second)
+
+    @override
+    def __len__(self) -> int:
+        return len(self.first)
+
+
 @dataclass(frozen=True)
 class Table:
     """One split as read from its source."""
@@ -171,6 +211,7 @@ class Table:
     mixed: Mapping[str, SpaceliteError] = field(default_factory=dict)
     mapped: tuple[mmap, ...] = ()  # as in `Column`
     chosen: npt.NDArray[np.int64] | None = None  # those of `rows` that are in the split; None: all
+    are_pairs: bool = False  # whether the texts were given as pairs, which are the columns PAIR
 
     @property
     def names(self) -> list[str]:
@@ -196,6 +237,11 @@ class Table:
         if name in self.mixed:
             raise self.mixed[name]
         return Column(self.rows.column(name), self.chosen, self.mapped)
+
+    def texts(self, names: Sequence[str]) -> Sequence[Text]:
+        """The texts of a column, or the pairs of two."""
+        columns = [*map(self.column, names)]
+        return columns[0] if len(columns) == 1 else Pairs(*columns)
 
     def take(self, rows: npt.NDArray[np.int64]) -> Table:
         """The rows at the indices `rows`, in that order."""
@@ -236,8 +282,9 @@ class Split:
         """The examples at the indices `rows`, in that order."""
         sources = None if self.sources is None else self.sources.take(rows)
         texts = self.texts
-        taken = texts.take(rows) if isinstance(texts, Column) else [texts[i] for i in rows]
-        return Split(taken, self.labels[rows], sources)
+        if isinstance(texts, Column | Pairs):
+            return Split(texts.take(rows), self.labels[rows], sources)
+        return Split([texts[i] for i in rows], self.labels[rows], sources)
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -252,8 +299,14 @@ class TextDataset:
     label_names: tuple[str, ...]  # of labels 0..C-1
     path: str | None = None  # in full; None if it was read from no file or folder
     quoting: str = "standard"  # how csv files in it were read
-    text_column: str | None = None  # that the texts were read from; None if they had none
+    # That the texts were read from, of pairs both with a comma between them; None if they had none.
+    text_column: str | None = None
     task_name: str | None = None  # in TASKS; None for classification
+
+    @property
+    def are_pairs(self) -> bool:
+        """Whether its examples are pairs of texts."""
+        return isinstance(next(iter(self.splits.values())).texts[0], Pair)
 
     @property
     def task(self) -> Task:
@@ -289,19 +342,42 @@ def lacking(labels: Mapping[str, Labels], task: Task, names: Sequence[str]) -> s
 
 def as_bytes(text: Text) -> bytes:
     """A text as bytes that no other has, nor several one after another."""
+    if isinstance(text, Pair):
+        return b"\xff" * 8 + b"".join(map(as_bytes, text))  # no text is so long
     encoded = text.encode("utf-8", "surrogatepass")
     return len(encoded).to_bytes(8, "little") + encoded
 
 
 def folded(text: Text) -> str:
     """A text without case, accents, spaces and invisible characters, which many tokenizers drop:
-    texts that differ in nothing else are the same."""
+    texts that differ in nothing else are the same. The two of a pair have a line break between
+    them."""
+    if isinstance(text, Pair):
+        return "\n".join(map(folded, text))
     if text.isascii():
         return text.lower().translate(DROPPED)
     parts = unicodedata.normalize("NFKD", text.casefold())
     return "".join(
         part for part in parts if unicodedata.category(part) not in ("Mn", "Cc", "Cf", "Zs")
     )
+
+
+def beginning(text: Text, tokens: int) -> str:
+    """The beginning of a text, as `folded`, of which every character is before the cut if it is cut
+    off at so many tokens: each of a pair keeps at least about half of them."""
+    if isinstance(text, Pair):
+        return "\n".join(beginning(part, tokens // 2) for part in text)
+    return folded(text)[: tokens // 2]
+
+
+def named(text: Text) -> dict[str, str]:
+    """A text by its name, and of a pair both by theirs, as in PAIR."""
+    return dict(zip(PAIR, text if isinstance(text, Pair) else [text], strict=False))
+
+
+def joined(text: Text, between: str = " | ") -> str:
+    """A text as tables show it: of a pair both, with a bar `between` them."""
+    return between.join(text) if isinstance(text, Pair) else text
 
 
 def text_digests(texts: Iterable[Text]) -> Digests:

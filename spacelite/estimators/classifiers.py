@@ -6,6 +6,7 @@ field of the class that uses it. Shapes: N examples, T tokens in all of them, d 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,8 @@ from spacelite.api.arguments import known_label
 from spacelite.api.results import TextExplanation
 from spacelite.cache.encoding import Encoder
 from spacelite.cache.split import TokenRows
+from spacelite.data.columns import as_pair
+from spacelite.data.splits import Pair, Text
 from spacelite.errors import SpaceliteError
 from spacelite.estimators.inputs import Prepared, as_value_error, check_parameters, read
 from spacelite.heads.additive import AdditiveConfig
@@ -145,9 +148,10 @@ class Decisions:
 class TextClassifier(Decisions, ClassifierMixin, Embedding):  # type: ignore[misc]
     """A classifier of texts: a head on the hidden states of a frozen backbone.
 
-    X is a list, an array, a Series or a single column of N texts; or hidden states: N arrays
-    (n, d), or one vector for each example, (N, d), in which case no backbone is needed. y has N
-    labels, or is a multi-label indicator (N, C) of 0 and 1.
+    X is a list, an array, a Series or a single column of N texts; a list of N pairs of texts, or
+    two columns, (N, 2); or hidden states: N arrays (n, d), or one vector for each example, (N, d),
+    in which case no backbone is needed. y has N labels, or is a multi-label indicator (N, C) of 0
+    and 1.
 
     Attributes:
         classes_: The labels, (C,); the columns' numbers in a multi-label task.
@@ -200,6 +204,7 @@ class TextClassifier(Decisions, ClassifierMixin, Embedding):  # type: ignore[mis
         self.config_, self.training_ = config, training
         self.parameters_ = {name: value.cpu().numpy() for name, value in trained.parameters.items()}
         self.encoder_: Any = prepared.encoder
+        self.of_pairs_ = prepared.of_pairs
         files = None if prepared.encoder is None else prepared.encoder.files
         self.backbone_ = None if files is None else (files.version, files.tokenizer_hash)
         self.history_ = trained.history
@@ -242,7 +247,7 @@ class TextClassifier(Decisions, ClassifierMixin, Embedding):  # type: ignore[mis
                 )
         return None
 
-    def _embed(self, texts: list[str], encoder: Encoder, on_progress: OnProgress) -> TokenRows:
+    def _embed(self, texts: list[Text], encoder: Encoder, on_progress: OnProgress) -> TokenRows:
         """The hidden states of texts; of a head that does not read them, only the token ids."""
         of_ngrams = getattr(self, "blocks", None) == "ngrams"
         needed = not (of_ngrams or heads.config(self.kind).reads_only_ids)
@@ -271,12 +276,19 @@ class TextClassifier(Decisions, ClassifierMixin, Embedding):  # type: ignore[mis
         predict = partial(engine.predict, self.config_, self.parameters_, objective)
         if isinstance(inputs, TokenRows):
             return predict(inputs)
+        if isinstance(inputs[0], Pair) != self._reads_pairs:
+            fitted = "pairs of texts" if self._reads_pairs else "single texts"
+            raise ValueError(f"{type(self).__name__} was fitted on {fitted}: give it {fitted}")
         encoder, logits = self._fitted_encoder(), []
         with reporting(self.progress) as on_progress:
             for start in range(0, len(inputs), PREDICTED_AT_ONCE):
                 texts = inputs[start : start + PREDICTED_AT_ONCE]
                 logits.append(predict(self._embed(texts, encoder, on_progress)))
         return np.concatenate(logits)
+
+    @property
+    def _reads_pairs(self) -> bool:
+        return getattr(self, "of_pairs_", False)  # which pickles of older versions lack
 
     def _fitted_encoder(self) -> Encoder:
         """How the texts were embedded in `fit`, with the folder and device of now. Raises
@@ -294,11 +306,11 @@ class TextClassifier(Decisions, ClassifierMixin, Embedding):  # type: ignore[mis
             )
         return encoder
 
-    def explain(self, text: str, label: Any = None) -> TextExplanation:
+    def explain(self, text: str | Sequence[str], label: Any = None) -> TextExplanation:
         """Show which words of a text mattered, exactly.
 
         Args:
-            text: The text.
+            text: The text, or the two of a pair.
             label: The label to explain. Default: the predicted one, or each of several.
 
         Raises:
@@ -316,7 +328,7 @@ class TextClassifier(Decisions, ClassifierMixin, Embedding):  # type: ignore[mis
         run = self._as_run(encoder, names)
         explanation.require_shares(run)
         explained = explanation.explain_text(
-            run, text, backbone=encoder.backbone, device=encoder.device
+            run, as_pair(text), backbone=encoder.backbone, device=encoder.device
         )
         return TextExplanation.of(explained, run, label)
 
@@ -324,7 +336,7 @@ class TextClassifier(Decisions, ClassifierMixin, Embedding):  # type: ignore[mis
         """The head as a run that is not on disk."""
         record = RunRecord(
             id=type(self).__name__, head=self.config_, training=self.training_, cache="",
-            cache_key="", spec=replace(encoder.spec(), dataset="texts in memory"),
+            cache_key="", spec=encoder.spec(dataset="texts in memory", pairs=self._reads_pairs),
             label_names=tuple(names), task=self._task, examples={},
             average=self._task.average(len(names)), train_params=0, metrics={}, seconds=0.0,
             created="",
@@ -495,7 +507,7 @@ class FrozenEncoder(TransformerMixin, Embedding):  # type: ignore[misc]
         """
         return self._vectors(self._texts(X))
 
-    def _vectors(self, texts: list[str]) -> Array:
+    def _vectors(self, texts: list[Text]) -> Array:
         with as_value_error():
             settings.require("pooling", self.pooling or "first", known_pooling)
         with reporting(self.progress) as on_progress:
@@ -505,7 +517,7 @@ class FrozenEncoder(TransformerMixin, Embedding):  # type: ignore[misc]
             rows.require_pooler()
         return TokenSplit(rows).features(pooling).float().numpy()
 
-    def _texts(self, X: Any) -> list[str]:
+    def _texts(self, X: Any) -> list[Text]:
         check_parameters(self)
         inputs = read(self, X, reset=True)
         if isinstance(inputs, TokenRows):

@@ -28,7 +28,8 @@ from spacelite.backbones.model import resolve_device
 from spacelite.cache.dtypes import stored_type
 from spacelite.cache.encoding import Encoder
 from spacelite.cache.split import TokenRows, offsets_of
-from spacelite.data.columns import is_missing, text_problem
+from spacelite.data.columns import as_pair, is_missing, text_problem
+from spacelite.data.splits import Pair, Text
 from spacelite.errors import SpaceliteError
 from spacelite.progress import reporting
 from spacelite.settings import LARGEST_SEED
@@ -58,10 +59,11 @@ KINDS = {
 }
 
 
-def read(estimator: Any, X: Any, *, reset: bool) -> list[str] | TokenRows:
+def read(estimator: Any, X: Any, *, reset: bool) -> list[Text] | TokenRows:
     """The texts, or the hidden states, whose width `fit` (reset) remembers as `n_features_in_`.
 
-    X is N texts (a list, an array, a Series, or a single column of them, (N, 1)); N arrays (n, d)
+    X is N texts (a list, an array, a Series, or a single column of them, (N, 1)), or pairs of them
+    (a list of tuples, or two columns, (N, 2)); N arrays (n, d)
     of hidden states, or an array (N, n, d) of them; or one vector for each example, (N, d). Raises
     ValueError if it is none of these, or a text is missing or empty, and TypeError if it is sparse,
     or no sequence or array.
@@ -78,18 +80,20 @@ def read(estimator: Any, X: Any, *, reset: bool) -> list[str] | TokenRows:
         values = list(X)
     elif _holds_text(X):
         shape = np.shape(X)
-        if shape[1:] != (1,):
+        if shape[1:] not in ((1,), (2,)):
             raise ValueError(
-                f"X has the shape {shape}: give one text for each example, such as a single column"
+                f"X has the shape {shape}: give one text for each example, such as a single "
+                "column, or two"
             )
-        values = np.asarray(X).reshape(-1).tolist()
+        values = np.asarray(X).tolist()
+        values = [text for (text,) in values] if shape[1:] == (1,) else [*map(as_pair, values)]
     if isinstance(values, Sequence):
         if not len(values):
             raise ValueError("X is empty (0 samples): a minimum of 1 text is required")
         if all(isinstance(value, np.ndarray) and value.ndim == 2 for value in values):
             return _ragged(estimator, values, reset)
         if not all(hasattr(value, "__len__") for value in values) or any(
-            isinstance(value, str | bytes) for value in values
+            isinstance(value, str | bytes) or _has_text(value) for value in values
         ):
             return _texts(values)
     if isinstance(values, np.ndarray) and values.ndim == 1:
@@ -114,12 +118,19 @@ def _holds_text(values: Any) -> bool:
     return array.shape[1:] == (1,) and all(map(is_missing, some))
 
 
-def _texts(values: Any) -> list[str]:
-    texts = list(values)
+def _has_text(value: Any) -> bool:
+    """Whether a value is a list, tuple or array of two with a string."""
+    pair = as_pair(value)
+    return isinstance(pair, Pair) and any(isinstance(text, str) for text in pair)
+
+
+def _texts(values: Any) -> list[Text]:
+    texts = [as_pair(value) if _has_text(value) else value for value in values]
+    of_pairs = any(isinstance(text, Pair) for text in texts)
     for number, text in enumerate(texts):
-        if problem := text_problem(text):
+        if problem := text_problem(text, of_pairs=of_pairs):
             raise ValueError(f"X[{number}] {problem}")
-    return [str(text) for text in texts]
+    return [Pair(*map(str, text)) if of_pairs else str(text) for text in texts]
 
 
 def _ragged(estimator: Any, arrays: Any, reset: bool) -> TokenRows:
@@ -206,8 +217,9 @@ class Prepared:
     backbone cannot be used, or disk or memory are full.
 
     `labels` are those of all examples, `rows` the indices in X of those that are kept, `weights`
-    theirs (None if all are 1); `encoder` is how texts are embedded, None for hidden states; `split`
-    has the examples, and `data` has them as they are trained on.
+    theirs (None if all are 1); `encoder` is how texts are embedded, None for hidden states, and
+    `of_pairs` whether they are pairs; `split` has the examples, and `data` has them as they are
+    trained on.
     """
 
     def __init__(
@@ -228,6 +240,7 @@ class Prepared:
         if sample_weight is not None:
             self._weigh(estimator, sample_weight, keep_all)
         self.encoder: Encoder | None = None
+        self.of_pairs = not isinstance(inputs, TokenRows) and isinstance(inputs[0], Pair)
         self.device = resolve_device(estimator.device)
         if isinstance(inputs, TokenRows):
             rows = inputs

@@ -197,7 +197,7 @@ class SpaceSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type
         """The logits by the best classifier."""
         return self._best.decision_function(X)
 
-    def explain(self, text: str, label: Any = None) -> Any:
+    def explain(self, text: str | Sequence[str], label: Any = None) -> Any:
         """Which words of a text mattered to the best classifier."""
         return self._best.explain(text, label)
 

@@ -447,7 +447,8 @@ def limits(run: Run, cache_dir: Path) -> list[str]:
     sentences = []
     if spec.stride is None:
         sentences.append(
-            f"Texts are cut off after {spec.max_length} tokens{long_texts(run, cache_dir)}."
+            f"{'Pairs of texts' if spec.pairs else 'Texts'} are cut off after {spec.max_length} "
+            f"tokens{long_texts(run, cache_dir)}."
         )
     else:
         sentences.append(
@@ -583,6 +584,7 @@ def embed_command(record: RunRecord) -> str:
         "skip-first": spec.skip_first,
         "reduce": spec.reduce,
         "precision": spec.precision,
+        "text-column": record.text_column if spec.pairs else None,
     }
     usual = {
         **{name.replace("_", "-"): value for name, value in vars(Encoding()).items()},

@@ -12,6 +12,7 @@ import numpy as np
 from spacelite import files
 from spacelite.cache import texts
 from spacelite.cache.store import Cache
+from spacelite.data.splits import joined
 from spacelite.document import with_sign
 from spacelite.errors import SpaceliteError
 from spacelite.export.card import CARD, RoundedRun, cross_entropies, model_card
@@ -178,7 +179,10 @@ def export(
             f"run {run.id} cannot be exported: exports give probabilities of labels, and it "
             f"predicts {run.record.task.phrase}; classify texts with predict"
         )
-    if (reason := form.refusal(run)) is not None:
+    reason = form.refusal(run)
+    if run.record.spec.pairs and not form.is_copy:
+        reason = "it reads pairs of texts, and the form single ones: to=safetensors takes it"
+    if reason is not None:
         raise SpaceliteError(f"run {run.id} cannot be exported to={to}: {reason}", ["to"])
     form.require(run)
     if out.exists() or out.is_symlink():
@@ -307,7 +311,7 @@ class RealTexts:
         """At most so many of them, evenly spread; all by None."""
         count = len(self.labels) if most is None else min(most, len(self.labels))
         rows = np.linspace(0, len(self.labels) - 1, count).round().astype(int)
-        return [self.written.text(row) for row in rows.tolist()]
+        return [joined(self.written.text(row)) for row in rows.tolist()]
 
 
 def changed(run: Run, given: Array, expected: Array) -> int:

@@ -52,8 +52,11 @@ class SafetensorsForm(Form):
         fetched = "/" in name  # from a repository
         named = run.id if fetched else quoted
         load = f"spacelite predict {named} 'a text'"
+        if run.record.spec.pairs:
+            load = f"spacelite predict {named} 'a text' --pair 'another'"
         if needed:
-            load = f"spacelite predict {named} --backbone FOLDER 'a text'"
+            _, _, given = load.partition(named)
+            load = f"spacelite predict {named} --backbone FOLDER{given}"
         if fetched:
             load = f"spacelite pull {quoted}\n{load}"
         code = f"```bash\npip install spacelite\n{load}\n```"

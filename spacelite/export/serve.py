@@ -179,6 +179,11 @@ class RunModel:
         device: str = "auto",
         tokens_per_batch: int | None = None,
     ) -> None:
+        if run.record.spec.pairs:
+            raise SpaceliteError(
+                f"run {run.id} reads pairs of texts, and the service takes single ones: classify "
+                "pairs with predict"
+            )
         self._decides = decides
         self._predictor = Predictor(run, backbone, device=device, tokens_per_batch=tokens_per_batch)
         record = run.record

@@ -20,7 +20,7 @@ from spacelite.cache import texts
 from spacelite.cache.dtypes import stored_type
 from spacelite.cache.split import TokenRows
 from spacelite.cache.store import Cache
-from spacelite.data.splits import Source
+from spacelite.data.splits import Pair, Source, Text
 from spacelite.document import decimals
 from spacelite.errors import SpaceliteError
 from spacelite.heads.base import Tokens
@@ -70,6 +70,12 @@ class Word:
     unknown: bool = False
     # What each block adds to `contributions`, (C,) each, if the head consists of several.
     blocks: dict[str, list[float]] = field(default_factory=dict)
+    of_text: int | None = None  # which of a pair's texts it is in, 1 or 2; None for special tokens
+
+    @property
+    def name(self) -> str:
+        """The word as tables list it, of a pair with the number of its text."""
+        return self.text if self.of_text is None else f"{self.text} ({self.of_text})"
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,7 @@ class Explanation:
     # The tokens in each label's concept space, C arrays (n, 1 to 3); empty without such spaces.
     spaces: list[Array] = field(default_factory=list)
     task: Task = SINGLE_LABEL
-    text: str | None = None  # as it was written, if that is known
+    text: Text | None = None  # as it was written, if that is known
     source: Source | None = None  # where a cached example comes from, if that is known
     # The largest difference between a logit and the one from means as a cache stores them, if the
     # hidden states of all layers were computed again.
@@ -99,6 +105,9 @@ class Explanation:
         logits are those of each single logit."""
         content = asdict(replace(self, spaces=[]))
         del content["spaces"], content["task"]
+        if not isinstance(self.text, Pair):
+            for word in content["words"]:
+                del word["of_text"]
         if not self.thresholds:
             del content["thresholds"]
         return {**content, "predicted": self.given}
@@ -162,12 +171,13 @@ class Explanation:
             "the label that its table is for" if label is None else visible_name(self.labels[label])
         )
         share = f"what the word adds to the logit of {of}"
+        pairs = "" if self.second is None else " (1) and (2) say which of the two texts it is in."
         if not self.task.beyond:
-            return f"The number of a word is {share}."
+            return f"The number of a word is {share}.{pairs}"
         return (
             f"The number of a word is {share}, less the mean of what it adds to the logits of all "
             "labels, because only the differences between logits matter. Bias and logit are shown "
-            "less their means too."
+            f"less their means too.{pairs}"
         )
 
     @property
@@ -206,9 +216,23 @@ class Explanation:
         """The blocks of a head that consists of several."""
         return list(self.words[0].blocks) if self.words else []
 
+    @property
+    def second(self) -> int | None:
+        """The index of the first word of a pair's second text; None if there is none."""
+        return next((i for i, word in enumerate(self.words) if word.of_text == 2), None)
+
+    def shown(self, label: int) -> tuple[list[str], list[float]]:
+        """The text's words and their shares in a label's logit, with a bar between the two texts of
+        a pair."""
+        words, shares = [word.text for word in self.words], self.shares[:, label].tolist()
+        if self.second is not None:
+            words.insert(self.second, "|")
+            shares.insert(self.second, 0.0)
+        return words, shares
+
     def marked(self, label: int) -> list[Marked]:
         """The text's words, marked by their shares in a label's logit."""
-        return marked([word.text for word in self.words], self.shares[:, label].tolist())
+        return marked(*self.shown(label))
 
 
 def has_shares(run: Run) -> bool:
@@ -255,7 +279,7 @@ class Passage:
     """A text to explain; what else is known of it, as in `Explanation`."""
 
     rows: TokenRows  # its hidden states and token ids; the pooler's output if it is known
-    text: str | None = None
+    text: Text | None = None
     labels: list[str] | None = None  # of a cached example
     source: Source | None = None
 
@@ -311,6 +335,7 @@ def explain(
     ids = tokens.ids.tolist()
     of_text = words.of(ids, passage.text)
     unknown = set(words.unknown(ids, of_text))
+    second = words.second(ids, passage.text)
     explained = [
         Word(
             word,
@@ -319,6 +344,9 @@ def explain(
             shares[list(indices)].sum(axis=0).tolist(),
             not unknown.isdisjoint(indices),
             {name: block[list(indices)].sum(axis=0).tolist() for name, block in of_blocks.items()},
+            None
+            if second is None or (special and unknown.isdisjoint(indices))
+            else 1 + (indices[0] >= second),
         )
         for word, special, indices in of_text
     ]
@@ -343,13 +371,13 @@ def explain(
 
 def explain_text(
     run: Run,
-    text: str,
+    text: Text,
     *,
     backbone: str | None = None,
     device: str = "auto",
     on_progress: OnProgress = lambda phase, done, total: None,
 ) -> Explanation:
-    """Explain the prediction for a text."""
+    """Explain the prediction for a text, or for a pair."""
     require_shares(run)
     predictor = Predictor(run, backbone=backbone, device=device)
     tokens = predictor.tokenize([text], on_progress)
@@ -359,7 +387,7 @@ def explain_text(
 
 def explain_tokens(
     predictor: Predictor,
-    text: str,
+    text: Text,
     tokens: Tokenized,
     on_progress: OnProgress = lambda phase, done, total: None,
 ) -> Explanation:
@@ -412,7 +440,7 @@ def explain_example(
     logits = saved.logits[int(number)] if saved is not None and known else None
     if run.head.reads_layers:
         predictor = Predictor(run, backbone=backbone, device=device)
-        if not spec.skip_first:
+        if not (spec.skip_first or spec.pairs):
             tokens = from_ids(
                 predictor.files,
                 passage.rows.token_ids,
@@ -425,7 +453,7 @@ def explain_example(
         else:
             raise SpaceliteError(
                 f"example={location}: cache {cache.name} has neither its text nor its first token "
-                "(skip_first): give the text itself",
+                "(skip_first), or where the second text of its pair begins: give the text itself",
                 ["example"],
             )
         again = _all_layers(predictor, tokens, on_progress)

@@ -25,6 +25,7 @@ from spacelite.cache.dtypes import stored_type
 from spacelite.cache.spec import Encoding
 from spacelite.cache.split import TokenRows, offsets_of
 from spacelite.data.columns import text_problem
+from spacelite.data.splits import Pair, Text, joined
 from spacelite.errors import SpaceliteError
 from spacelite.lazy import torch
 from spacelite.progress import OnProgress
@@ -104,12 +105,12 @@ class Predictor:
 
     def tokenize(
         self,
-        texts: Sequence[str],
+        texts: Sequence[Text],
         on_progress: OnProgress = lambda phase, done, total: None,
         before: int = 0,
     ) -> Tokenized:
         """Tokenize texts as the run's training data; `before` texts came before, for messages."""
-        check(texts, before)
+        check(self.run, texts, before)
         return tokenize(
             self.files,
             texts,
@@ -144,7 +145,7 @@ class Predictor:
 
     def predict(
         self,
-        texts: Sequence[str],
+        texts: Sequence[Text],
         on_progress: OnProgress = lambda phase, done, total: None,
         before: int = 0,
     ) -> Predicted:
@@ -163,11 +164,11 @@ class Predictor:
 
     def predict_batches(
         self,
-        texts: Iterable[str],
+        texts: Iterable[Text],
         *,
         total: int | None = None,
         on_progress: OnProgress = lambda phase, done, total: None,
-    ) -> Iterator[tuple[list[str], Predicted]]:
+    ) -> Iterator[tuple[list[Text], Predicted]]:
         """Classify a stream of texts, which is read only as far as results are asked for: memory
         holds one batch at a time. `total` is their number, if known, for the progress."""
         done = truncated = 0
@@ -200,12 +201,12 @@ def head_logits(run: Run, rows: TokenRows) -> Array:
     return engine.predict(run.head, run.parameters, objective, rows)
 
 
-def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    batch: list[str] = []
+def _batches(texts: Iterable[Text]) -> Iterator[list[Text]]:
+    batch: list[Text] = []
     characters, most = 0, FIRST_TEXTS
     for text in texts:
         batch.append(text)
-        characters += len(text) if isinstance(text, str) else 0
+        characters += len(joined(text, "")) if isinstance(text, str | Pair) else 0
         if len(batch) >= most or characters >= CHARACTERS:
             yield batch
             batch, characters, most = [], 0, TEXTS
@@ -233,13 +234,33 @@ def check_share(name: str, value: Any) -> float:
     return number
 
 
-def check(texts: Sequence[str], before: int = 0) -> None:
-    """Raise SpaceliteError if there is no text, or an empty one; `before` texts came before."""
+def check(run: Run, texts: Sequence[Any], before: int = 0) -> None:
+    """Raise SpaceliteError if there is no text, or one that the run cannot read: an empty one, or a
+    pair of texts if it reads single ones. `before` texts came before."""
     if not texts:
         raise SpaceliteError("there is no text: give at least one")
+    pairs = run.record.spec.pairs
     for number, text in enumerate(texts, before + 1):
-        if problem := text_problem(text):
+        if isinstance(text, str | Pair):
+            is_pair = isinstance(text, Pair)
+            given = f"text {number} is {'a pair' if is_pair else 'a single one'}"
+            require_kind(run, given, pairs=is_pair)
+        if problem := text_problem(text, of_pairs=pairs):
             raise SpaceliteError(f"text {number} {problem}")
+
+
+def require_kind(run: Run, given: str, *, pairs: bool) -> None:
+    """Raise SpaceliteError for `pairs` of texts if a run reads single ones, and the other way
+    round; `given` says what has them."""
+    if pairs == run.record.spec.pairs:
+        return
+    kind = "single texts" if pairs else "pairs of texts"
+    remedy = "one for each example"
+    if not pairs:
+        remedy = "two for each example, as (first, second) or in two columns (text_column=A,B)"
+    raise SpaceliteError(
+        f"run {run.id} was trained on {kind}, and {given}: give {remedy}", ["text_column"]
+    )
 
 
 def backbone_files(run: Run, backbone: str | None = None) -> BackboneFiles:

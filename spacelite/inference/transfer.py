@@ -15,6 +15,7 @@ from spacelite.cache.store import Cache
 from spacelite.document import decimals
 from spacelite.errors import SpaceliteError
 from spacelite.heads.base import Objective
+from spacelite.inference.prediction import require_kind
 from spacelite.metrics.predictions import Predictions
 from spacelite.metrics.scores import Scores
 from spacelite.runs.record import TransferRecord
@@ -235,6 +236,8 @@ def _warn_of_seen(
 
 def _check_hidden_states(run: Run, cache: Cache) -> None:
     here, there = run.record.spec, cache.spec
+    kind = "pairs of texts" if there.pairs else "single ones"
+    require_kind(run, f"cache {cache.name} has {kind}", pairs=there.pairs)
     for name in SAME:
         if getattr(here, name) != getattr(there, name):
             imported = here.is_imported and there.is_imported

@@ -17,7 +17,7 @@ from spacelite import heads
 from spacelite.cache import texts
 from spacelite.cache.spec import Encoding
 from spacelite.cache.store import Cache
-from spacelite.data.splits import Source
+from spacelite.data.splits import Source, joined
 from spacelite.data.writers import rounded
 from spacelite.document import Block, Bullets, Heading, Line, Table, decimals
 from spacelite.errors import SpaceliteError
@@ -370,7 +370,7 @@ class _Describer:
         return Finding(
             index=suspect.example,
             source=None if self._texts is None else self._texts.source(suspect.example),
-            text=text if text is not None else " ".join(word for word, _, _ in words),
+            text=joined(text if text is not None else " ".join(word for word, _, _ in words)),
             label=names[suspect.label],
             suggested=names[suspect.suggested],
             probability=suspect.probability,

@@ -165,6 +165,12 @@ def require(run: Run, against: str | None) -> int | None:
     be compared with marks."""
     require_shares(run)
     names = run.record.label_names
+    if run.record.spec.pairs:
+        raise SpaceliteError(
+            f"rationales: run {run.id} reads pairs of texts: marks are compared with the words of "
+            "single ones",
+            ["rationales"],
+        )
     if run.record.task is not SINGLE_LABEL:
         raise SpaceliteError(
             f"rationales: run {run.id} has {run.record.task.phrase}: marks are compared with the "
@@ -300,7 +306,7 @@ def _shares(
         tokens = predictor.tokenize([text], before=number)
         truncated += tokens.truncated
         explained = explain_tokens(predictor, text, tokens)
-        spans = words.spans(tokens.kept[0].tolist(), spec.prefix + text)
+        spans = words.spans(tokens.kept[0].tolist(), text)
         if spans is None:
             raise SpaceliteError(
                 f"rationales: the tokens of {text[:40]!r} are not found in it: the backbone's "
@@ -313,7 +319,8 @@ def _shares(
             word_at[first:last] = word
         of_words = np.zeros((len(bounds), len(explained.labels)))
         for part in explained.words:
-            starts, ends = np.array([spans[token] for token in part.tokens]).T - len(spec.prefix)
+            of_tokens = [spans[token][1] for token in part.tokens]
+            starts, ends = np.array(of_tokens).T - len(spec.prefix)
             (inside,) = np.nonzero(word_at[max(0, starts.min()) : max(0, ends.max())] >= 0)
             if len(inside):
                 of_words[word_at[max(0, starts.min()) + inside[0]]] += part.contributions

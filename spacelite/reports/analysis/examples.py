@@ -213,8 +213,7 @@ def _mistakes(
                 actual,
                 guess,
                 float(badness[number]),
-                [word.text for word in explained.words],
-                explained.shares[:, explained.predicted].tolist(),
+                *explained.shown(explained.predicted),
                 explained.source,
             )
         )

@@ -214,7 +214,7 @@ def _share_lines(explanation: Explanation, shares: Array) -> list[Line]:
     strongest = float(np.abs(shares).max(initial=0.0)) or 1.0
     return [
         Line.of(
-            word.text, *(Cell(with_sign(share), weight=abs(share) / strongest) for share in of_word)
+            word.name, *(Cell(with_sign(share), weight=abs(share) / strongest) for share in of_word)
         )
         for word, of_word in zip(explanation.words, shares.tolist(), strict=True)
     ]
