@@ -82,6 +82,15 @@ def cache(there):
         yield opened
 
 
+@pytest.fixture(scope="module")
+def ridge(there, cache):
+    """A run of ridge regression on the mean, with C = 0.1."""
+    (run,) = spacelite.train(
+        cache.path, cache_dir=there, head="ridge", pooling="mean", C=0.1, progress=False
+    )
+    return run
+
+
 def figures_of(labels, predicted):
     return {
         "mse": sk.mean_squared_error(labels, predicted),
@@ -187,7 +196,7 @@ def test_gradients_equal_autograd(config, loss, cache):
         assert torch.allclose(stack.gradients[name][0], expected, rtol=1e-3, atol=1e-5), name
 
 
-def test_ridge_equals_scikit_learn(there, cache):
+def test_ridge_equals_scikit_learn(ridge, cache):
     train, test = cache.splits["train"], cache.splits["test"]
     vectors = {
         name: np.stack([part.mean(axis=0) for part in np.split(
@@ -195,14 +204,11 @@ def test_ridge_equals_scikit_learn(there, cache):
         )])
         for name, split in (("train", train), ("test", test))
     }  # fmt: skip
-    (run,) = spacelite.train(
-        cache.path, cache_dir=there, head="ridge", pooling="mean", C=0.1, progress=False
-    )
     model = Ridge(alpha=10).fit(vectors["train"], train.labels)
-    predictions = run.run.predictions()
+    predictions = ridge.run.predictions()
     assert predictions.logits[:, 0] == pytest.approx(model.predict(vectors["test"]), rel=1e-5)
     expected = figures_of(test.labels, predictions.logits[:, 0].astype(np.float64))
-    assert {k: run.metrics["test"][k] for k in expected} == pytest.approx(expected, rel=1e-6)
+    assert {k: ridge.metrics["test"][k] for k in expected} == pytest.approx(expected, rel=1e-6)
 
 
 def test_from_training_to_report(there, cache, bert, with_baselines):
@@ -296,6 +302,66 @@ def test_a_unit_is_restored():
     standard = unit.standardised(labels)
     assert standard.tolist() == [[[-2], [2]], [[-2], [14]]]
     assert unit.restored(standard).tolist() == [[[1], [9]], [[1], [9]]]
+
+
+def test_cross_validation_and_curves(there, cache):
+    """They rank and compare by the RMSE, on the folds that are said; lower is better."""
+    how = {"cache_dir": there, "epochs": 20, "batch_size": 32, "learning_rate": 0.02,
+           "pooling": "mean", "device": "cpu", "progress": False}  # fmt: skip
+    cv = spacelite.cross_validate(cache.path, head=["linear", "ridge", "tfidf"], folds=3, **how)
+    figures = cv.figures()
+    means = [values.mean() for values in figures.values()]
+    assert len(means) == 3 and means == sorted(means)
+    labels, result = cache.splits["train"].labels, cv.result
+    for name, system in result.named.items():
+        for number in range(3):
+            held = result.fold[0] == number
+            error = sk.root_mean_squared_error(labels[held], system.logits[0, held, 0])
+            assert figures[name][0, number] == pytest.approx(error, rel=1e-5)
+    # Stratified by quantiles: the folds have nearly the same mean.
+    of_folds = [labels[result.fold[0] == number].mean() for number in range(3)]
+    assert np.ptp(of_folds) < labels.std() / 5
+    text = str(cv)
+    assert "RMSE less than" in text and "in RMSE" in text and "accuracy" not in text
+    content = json.loads(json.dumps(result.as_json()))
+    assert type(result).from_json(content).task is REGRESSION
+    curve = spacelite.learning_curve(
+        cache.path, cache_dir=there, head="ridge", pooling="mean", device="cpu", progress=False,
+        sizes=[20, 40, 80, 160, "all"], seeds=3,
+    )  # fmt: skip
+    rmse = curve.figures("rmse")["ridge (mean)"].mean(axis=1)
+    assert rmse[-1] < rmse[0]
+    said = str(curve)
+    assert "RMSE on" in said and "accuracy" not in said
+    assert "choose from rmse, mae, r2" in refusal(
+        spacelite.learning_curve, cache.path, cache_dir=there, metric="auroc", progress=False
+    )
+
+
+def test_what_needs_classes_is_refused(there, cache, ridge):
+    for command in (
+        ["audit", "--cache", cache.name],
+        ["export", ridge.id, "--to", "onnx", "--out", str(there / "exported")],
+        ["push", ridge.id, "me/there"],
+        ["runs", "show", ridge.id, "--threshold", "score=0.5"],
+        ["eval", ridge.id, "--dataset", "demo"],
+    ):
+        result = CliRunner().invoke(app, [*command, "--cache-dir", str(there)])
+        assert result.exit_code == 1 and result.stderr.startswith("error: "), result.output
+        assert "this is a bug" not in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_evaluation_on_other_numbers(ridge, bert, tmp_path):
+    """Whole numbers are read as numbers, since the run predicts them."""
+    rows = [(text, round(score)) for text, score in reviews(60, seed=5)]
+    path = write(tmp_path / "others.csv", rows, ("text", "stars"))
+    evaluated = ridge.evaluate(str(path), backbone=str(bert), device="cpu", progress=False)
+    predictions = evaluated.run.predictions(evaluated.record)
+    assert predictions.labels.tolist() == [stars for _, stars in rows]
+    expected = figures_of(predictions.labels, predictions.logits[:, 0].astype(np.float64))
+    found = evaluated.metrics["test"]
+    assert {name: found[name] for name in expected} == pytest.approx(expected, rel=1e-6)
+    assert "RMSE" in str(evaluated) and "RMSE test" in repr(evaluated)
 
 
 BAD = {

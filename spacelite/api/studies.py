@@ -19,7 +19,6 @@ from spacelite.document import Bullets, Chart, Table
 from spacelite.errors import SpaceliteError
 from spacelite.heads.config import HeadConfig, TrainedHeadConfig
 from spacelite.lazy import pandas as pd
-from spacelite.metrics.scores import METRICS
 from spacelite.progress import Progress, reporting
 from spacelite.reports.render import forms, markup, plots
 from spacelite.settings import choose_from
@@ -29,6 +28,7 @@ from spacelite.studies import learning_curve as curves
 from spacelite.studies.audit import Audit, Finding
 from spacelite.studies.cross_validation import CrossValidation
 from spacelite.studies.learning_curve import Curve
+from spacelite.tasks import scored_by
 from spacelite.training import plan
 from spacelite.training.config import TrainingConfig
 from spacelite.types import Array
@@ -116,9 +116,10 @@ class _Comparison(_Study):
     def figures(self, metric: str = "accuracy") -> dict[str, Array]:
         """A metric of each head, the best head first: on each held-out fold of a cross-validation,
         (repeats, folds); on validation, (sizes, seeds), of a learning curve."""
-        if metric not in METRICS:
-            raise SpaceliteError(f"metric={metric}: {choose_from(metric, METRICS)}", ["metric"])
-        return {name: system.figures[metric] for name, system in self.result.named.items()}
+        systems = self.result.named
+        figures = next(iter(systems.values())).figures
+        metric = scored_by(figures).metric(metric)
+        return {name: system.figures[metric] for name, system in systems.items()}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -438,11 +439,11 @@ def learning_curve(
     from spacelite.training.plan import listed, seed_list
 
     asked = {**plan.requested(learning_curve, arguments, DEFAULTS), "seeds": [0]}
-    curves.require_metric(metric)
     numbers = seed_list(seeds)
     cache = dataset_of(cache, cache_dir)
     with cache.open() as opened, reporting(progress) as on_progress:
         opened.require_training()
+        metric = curves.curve_metric(metric, opened.task)
         if blocks is None and "additive" in asked["head"]:
             asked["blocks"] = _readable(asked.get("blocks", "layers+ngrams"), opened)
         wanted = curves.sizes_of(None if sizes is None else listed("sizes", sizes), opened)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from spacelite.document import one_place
 from spacelite.lazy import np
 from spacelite.types import Array
 
@@ -88,6 +89,26 @@ class Metric:
     most: float = 1.0
     from_predictions: bool = False
     power: int = 0
+
+    @property
+    def sign(self) -> int:
+        """1 if higher is better, else -1."""
+        return 1 if self.higher_is_better else -1
+
+    def error(self, values: Array) -> Array:
+        """How far values are from the best possible one."""
+        return self.most - values if self.higher_is_better else values - self.least
+
+    def amount(self, difference: float) -> str:
+        """A difference: `1.3`, in points, or `0.0123` in the unit of the labels."""
+        if self.power:
+            return f"{difference:.3g}".replace("-", "−")
+        return one_place(100 * difference)
+
+    @property
+    def of_amount(self) -> str:
+        """What follows an amount: ` points of accuracy`, or ` in RMSE`."""
+        return f" in {self.in_words}" if self.power else f" points of {self.in_words}"
 
     @property
     def in_words(self) -> str:

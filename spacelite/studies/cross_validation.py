@@ -7,6 +7,7 @@ Shapes: R repeats, F folds, N training examples, C classes.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,18 +28,16 @@ from spacelite.document import (
     Line,
     Table,
     decimals,
-    one_place,
     p_value,
 )
 from spacelite.errors import SpaceliteError
 from spacelite.heads import HeadConfig
 from spacelite.heads.config import system_names
-from spacelite.metrics.scores import METRICS
 from spacelite.metrics.significance import Difference, resampled
 from spacelite.progress import OnProgress
 from spacelite.runs.record import read_fields
 from spacelite.settings import LARGEST_SEED, require, whole_number
-from spacelite.tasks import Task
+from spacelite.tasks import Task, scored_by
 from spacelite.types import Array
 
 if TYPE_CHECKING:
@@ -47,7 +46,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SHOWN = ("accuracy", "f1_macro", "ce")
 MOST = 1000  # folds, and repeats
 MOST_SKLEARN_SEED = 2**32
 
@@ -62,17 +60,19 @@ class HeadScores:
     logits: Array = field(default_factory=lambda: np.empty(0))
 
     def mean(self, metric: str) -> float:
-        """The mean of a metric over repeats and folds."""
-        return float(np.nanmean(self.figures[metric]))
+        """The mean of a metric over repeats and folds; NaN if it is undefined everywhere."""
+        values = self.figures[metric]
+        return float(np.nanmean(values)) if np.isfinite(values).any() else math.nan
 
     def deviation(self, metric: str) -> float:
         """The standard deviation of a metric over repeats and folds."""
-        return float(np.nanstd(self.figures[metric], ddof=1))
+        values = self.figures[metric]
+        return float(np.nanstd(values, ddof=1)) if np.isfinite(values).any() else math.nan
 
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """The result of a cross-validation, best accuracy first."""
+    """The result of a cross-validation, the best system first."""
 
     folds: int
     repeats: int
@@ -84,6 +84,11 @@ class CrossValidation:
     # The fold of each example in each repeat, (R, N), and the labels; not saved.
     fold: Array = field(default_factory=lambda: np.empty((0, 0), np.int64))
     labels: Array = field(default_factory=lambda: np.empty(0, np.int64))
+
+    @property
+    def task(self) -> Task:
+        """What the labels mean."""
+        return scored_by(self.systems[0].figures)
 
     @property
     def named(self) -> dict[str, HeadScores]:
@@ -101,12 +106,20 @@ class CrossValidation:
         return next((system for system in self.systems if system.head.is_baseline), None)
 
     def difference(
-        self, first: HeadScores, second: HeadScores, metric: str = "accuracy"
+        self, first: HeadScores, second: HeadScores, metric: str | None = None
     ) -> tuple[Difference, float]:
-        """A metric of one system minus that of another, with its 95% interval, and the p-value of
-        the corrected resampled t-test (`metrics.significance.resampled`)."""
+        """A metric, by default accuracy or the RMSE, of one system minus that of another, with its
+        95% interval, and the p-value of the corrected resampled t-test
+        (`metrics.significance.resampled`)."""
+        metric = metric or self.task.headline
         values = (first.figures[metric] - second.figures[metric]).flatten()
         return resampled(values, held_out=1 / self.folds)
+
+    def _better(self, first: HeadScores, second: HeadScores) -> tuple[Difference, float]:
+        """By how much one system is better than another, as `difference`."""
+        difference, p = self.difference(first, second)
+        higher = self.task.metrics[self.task.headline].higher_is_better
+        return (difference if higher else difference.reversed()), p
 
     # As JSON, and as csv.
 
@@ -119,15 +132,17 @@ class CrossValidation:
                 "system": name,
                 "head": system.head.kind,
                 "settings": system.head.settings(),
-                "mean": {metric: system.mean(metric) for metric in METRICS},
-                "deviation": {metric: system.deviation(metric) for metric in METRICS},
+                "mean": {metric: system.mean(metric) for metric in system.figures},
+                "deviation": {metric: system.deviation(metric) for metric in system.figures},
                 "folds": {metric: values.tolist() for metric, values in system.figures.items()},
             }
             if baseline is not None and system is not baseline:
                 difference, p = self.difference(system, baseline)
                 content["more_than_baseline"] = {
-                    "accuracy": difference.value, "interval": list(difference.interval), "p": p,
-                }  # fmt: skip
+                    self.task.headline: difference.value,
+                    "interval": list(difference.interval),
+                    "p": p,
+                }
             systems.append(content)
         return {
             "folds": self.folds,
@@ -173,6 +188,8 @@ class CrossValidation:
                 columns[f"{head}{suffix} predicted"] = [
                     task.label_names(row, names) for row in predicted
                 ]
+                if not task.has_probabilities:
+                    continue
                 for name, of_label in zip(names, probabilities.T.tolist(), strict=True):
                     columns[f"{head}{suffix} probability_{name}"] = list(map(rounded, of_label))
         return [list(columns), *zip(*columns.values(), strict=True)]
@@ -180,25 +197,27 @@ class CrossValidation:
     # For readers.
 
     def table(self) -> Table:
-        """A line per head, best accuracy first: metrics as means over folds with their standard
-        deviations, and the difference in accuracy to the best baseline with its 95% interval."""
-        lines, baseline = [], self.baseline
+        """A line per head, the best first: metrics as means over folds with their standard
+        deviations, and by how much it is better than the best baseline, with the 95% interval."""
+        lines, baseline, task = [], self.baseline, self.task
+        headline = task.metrics[task.headline]
         for name, system in self.named.items():
             cells: list[str | Cell] = [name]
-            for metric in SHOWN:
+            for metric in task.in_studies:
                 std = "" if metric == "ce" else f"± {decimals(system.deviation(metric), 3)}"
                 cells.append(Cell(decimals(system.mean(metric), 3), std))
             if system is baseline:
                 cells.append("–")
             elif baseline is not None:
-                difference, _ = self.difference(system, baseline)
-                value, low, high = (
-                    one_place(100 * number) for number in (difference.value, *difference.interval)
-                )
+                better, _ = self._better(system, baseline)
+                value, low, high = map(headline.amount, (better.value, *better.interval))
                 cells.append(f"{value} ({low} to {high})")
             lines.append(Line.of(*cells))
-        more = [] if baseline is None else [f"Points more than {self.name_of(baseline)}"]
-        headings = ["System", *(METRICS[metric].short for metric in SHOWN), *more]
+        more = []
+        if baseline is not None:
+            what = "Points more" if headline.higher_is_better else f"{headline.short} less"
+            more = [f"{what} than {self.name_of(baseline)}"]
+        headings = ["System", *(task.metrics[metric].short for metric in task.in_studies), *more]
         return Table("Cross-validation", headings, lines, "cross-validation")
 
     @property
@@ -219,8 +238,9 @@ class CrossValidation:
         trained = [system for system in self.systems if not system.head.is_baseline]
         if baseline is None or not trained:
             return sentences
-        difference, p = self.difference(trained[0], baseline)
-        low, high = (one_place(100 * end) for end in difference.interval)
+        difference, p = self._better(trained[0], baseline)
+        metric = self.task.metrics[self.task.headline]
+        low, high = map(metric.amount, difference.interval)
         ahead = difference.value > 0
         chance = ""
         if p < SIGNIFICANT:
@@ -231,9 +251,9 @@ class CrossValidation:
         which = "the best head" if len(self.systems) > 2 else "the head"
         sentences.append(
             f"{self.name_of(trained[0])}, {which}, {verb} the best baseline, "
-            f"{self.name_of(baseline)}, by {one_place(100 * abs(difference.value))} points of "
-            f"accuracy{chance} (95% interval {low} to {high}, {p_value(p)}; corrected resampled "
-            "t-test of Nadeau and Bengio, which allows for the overlap of training sets)."
+            f"{self.name_of(baseline)}, by {metric.amount(abs(difference.value))}"
+            f"{metric.of_amount}{chance} (95% interval {low} to {high}, {p_value(p)}; corrected "
+            "resampled t-test of Nadeau and Bengio, which allows for the overlap of training sets)."
         )
         if len(trained) > 1:
             sentences.append(
@@ -418,7 +438,8 @@ def cross_validate(
             )
     logits = train_on_each(cache, configs, seen, training, device=device, on_progress=on_progress)
     systems = [_scored(cache, config, logits[config], fold, folds) for config in configs]
-    systems.sort(key=lambda system: -system.mean("accuracy"))
+    headline = cache.task.metrics[cache.task.headline]
+    systems.sort(key=lambda system: -headline.sign * system.mean(cache.task.headline))
     seconds = time.perf_counter() - started
     return CrossValidation(
         folds, repeats, len(labels), systems, seconds, training.sample_weight,
@@ -437,7 +458,7 @@ def _scored(
     labels = cache.splits["train"].labels
     objective = Objective(cache.task, len(cache.label_names))
     held_out = np.empty((repeats, examples, len(cache.label_names)), np.float32)
-    figures = {name: np.full((repeats, folds), np.nan) for name in METRICS}
+    figures = {name: np.full((repeats, folds), np.nan) for name in cache.task.metrics}
     for repeat, number in np.ndindex(repeats, folds):
         held = fold[repeat] == number
         of_fold = logits[repeat * folds + number][held]

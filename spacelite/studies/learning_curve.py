@@ -32,7 +32,6 @@ from spacelite.document import (
     Series,
     Table,
     decimals,
-    one_place,
     p_value,
 )
 from spacelite.errors import SpaceliteError
@@ -40,11 +39,11 @@ from spacelite.heads import POOLINGS, HeadConfig
 from spacelite.heads.config import system_names
 from spacelite.metrics import power_law
 from spacelite.metrics.power_law import FEWEST_SIZES, Extrapolation
-from spacelite.metrics.scores import METRICS
+from spacelite.metrics.scores import Metric
 from spacelite.progress import OnProgress
 from spacelite.runs.record import read_fields
 from spacelite.settings import one_of, require
-from spacelite.tasks import Task
+from spacelite.tasks import Task, known_metrics
 from spacelite.types import Array
 
 if TYPE_CHECKING:
@@ -103,6 +102,11 @@ class Curve:
     systems: list[HeadCurve]
     seconds: float
 
+    @property
+    def of(self) -> Metric:
+        """The metric."""
+        return known_metrics()[self.metric]
+
     @cached_property
     def named(self) -> dict[str, HeadCurve]:
         """The heads by name: what tells them apart is part of it."""
@@ -123,7 +127,7 @@ class Curve:
         return {name: self._extrapolation(system) for name, system in self.named.items()}
 
     def _extrapolation(self, system: HeadCurve) -> Extrapolation | None:
-        errors = METRICS[self.metric].most - system.mean(self.metric)
+        errors = self.of.error(system.mean(self.metric))
         known = np.flatnonzero(np.isfinite(errors))
         if len(known) < FEWEST_SIZES or known[-1] != len(self.sizes) - 1:
             return None
@@ -175,9 +179,9 @@ class Curve:
                     "system": name,
                     "head": system.head.kind,
                     "settings": system.head.settings(),
-                    "mean": {metric: system.mean(metric).tolist() for metric in METRICS},
-                    "deviation": {metric: system.deviation(metric).tolist() for metric in METRICS},
-                    "seeds": {metric: values.tolist() for metric, values in system.figures.items()},
+                    "mean": {name: system.mean(name).tolist() for name in system.figures},
+                    "deviation": {name: system.deviation(name).tolist() for name in system.figures},
+                    "seeds": {name: values.tolist() for name, values in system.figures.items()},
                     "of_validation": system.of_validation.tolist(),
                     "drawn": np.asarray(system.drawn).tolist(),
                     "extrapolation": None if law is None else law.as_json(),
@@ -203,10 +207,11 @@ class Curve:
 
     def csv_rows(self) -> list[Sequence[Any]]:
         """A row for each system, size and seed, below a row of headings."""
-        rows: list[Sequence[Any]] = [("system", "size", "seed", *METRICS)]
+        metrics = list(self.systems[0].figures)
+        rows: list[Sequence[Any]] = [("system", "size", "seed", *metrics)]
         for name, system in self.named.items():
             for i, j in np.ndindex(len(self.sizes), len(self.seeds)):
-                values = (float(system.figures[metric][i, j]) for metric in METRICS)
+                values = (float(system.figures[metric][i, j]) for metric in metrics)
                 figures = [None if math.isnan(value) else rounded(value) for value in values]
                 rows.append([name, self.sizes[i], self.seeds[j], *figures])
         return rows
@@ -232,20 +237,20 @@ class Curve:
         for name, system in self.named.items():
             law = self.extrapolations[name]
             if followed(law):
-                value = float(system.mean(self.metric)[-1]) + law.gain.value
+                value = float(system.mean(self.metric)[-1]) + self.of.sign * law.gain.value
                 ahead.append(decimals(value, 3))
             else:
                 ahead.append("–")
         if any(value != "–" for value in ahead):
             twice = f"{2 * self.sizes[-1]:,} (extrapolated)"
             lines.append(Line.of(twice, *ahead, kind="ahead"))
-        caption = f"{METRICS[self.metric].heading} on validation by number of training examples"
+        caption = f"{self.of.heading} on validation by number of training examples"
         return Table(caption, ["Examples", *self.named], lines, "learning-curve")
 
     def chart(self) -> Chart:
         """What is drawn: the systems' figures, and the power law of the head that the sentences are
         about."""
-        heading = f"{METRICS[self.metric].heading} on validation"
+        heading = f"{self.of.heading} on validation"
         series = []
         for name, system in self.named.items():
             means, deviations = system.mean(self.metric), system.deviation(self.metric)
@@ -253,11 +258,15 @@ class Curve:
             ahead, law = None, self.extrapolations[name]
             if system is self.chosen and followed(law):
                 sizes = np.geomspace(law.smallest, law.to, POINTS)
-                values = METRICS[self.metric].most - law.law.error(sizes)
+                errors = law.law.error(sizes)
+                best = self.of.most if self.of.higher_is_better else self.of.least
+                values = best - self.of.sign * errors
                 line = list(zip(sizes.tolist(), values.tolist(), strict=True))
                 now = float(means[-1])
-                low, high = law.gain.interval
-                ahead = (law.to, now + law.gain.value, now + low, now + high)
+                value, low, high = (
+                    now + self.of.sign * end for end in (law.gain.value, *law.gain.interval)
+                )
+                ahead = (law.to, value, low, high)
             series.append(
                 Series(name, self.sizes, means.tolist(), deviations.tolist(), line, ahead)
             )
@@ -274,7 +283,7 @@ class Curve:
     @property
     def sentences(self) -> list[str]:
         """What was measured, and what more labels would be worth."""
-        system, metric = self.chosen, METRICS[self.metric]
+        system, metric = self.chosen, self.of
         name = next(name for name, other in self.named.items() if other is system)
         law, means = self.extrapolations[name], system.mean(self.metric)
         seeds = len(self.seeds)
@@ -293,10 +302,11 @@ class Curve:
             )
         sentences += self._falls(name, system)
         if len(means) > 1 and np.isfinite(means[-2:]).all():
-            gain = 100 * float(means[-1] - means[-2])
+            gain = metric.sign * float(means[-1] - means[-2])
             sentences.append(
                 f"The last step measured, from {self.sizes[-2]:,} to {self.sizes[-1]:,} examples, "
-                f"{'brought' if gain >= 0 else 'cost'} it {one_place(abs(gain))} points."
+                f"{'brought' if gain >= 0 else 'cost'} it {metric.amount(abs(gain))}"
+                f"{metric.of_amount if metric.power else ' points'}."
             )
         best_name, best = next(iter(self.named.items()))
         if best is not system:
@@ -323,37 +333,39 @@ class Curve:
                 "is extrapolated from them: what more labels would be worth remains open."
             )
         twice = f"Twice the labels ({2 * most:,} in place of {most:,})"
-        what, now, gain = METRICS[self.metric].in_words, float(means[-1]), law.gain.value
+        metric, now, gain = self.of, float(means[-1]), law.gain.value
         low, high = law.gain.interval
-        step = f"{decimals(now, 3)} → {decimals(now + gain, 3)}, extrapolated"
-        about = f"about {one_place(100 * gain)} points of {what}"
+        step = f"{decimals(now, 3)} → {decimals(now + metric.sign * gain, 3)}, extrapolated"
+        about = f"about {metric.amount(gain)}{metric.of_amount}"
+        unit = now if metric.power else 1.0  # shares of a figure that has a unit
         if math.isnan(low):
             return (
                 f"{twice} would be worth {about} to {name}: {step}. With fewer than 3 seeds there "
                 "is no telling how sure this is."
             )
-        within = f"(95% interval {one_place(100 * low)} to {one_place(100 * high)})"
-        if high <= HARDLY:
+        within = f"(95% interval {metric.amount(low)} to {metric.amount(high)})"
+        if high <= HARDLY * unit:
             return f"{twice} would hardly help {name}: {about} {within}, {step}."
-        if low < ROUNDED:
+        if low < ROUNDED * unit:
             return (
-                f"{twice} may be worth nothing to {name}, or up to {one_place(100 * high)} points "
-                f"of {what}: {about} {within}, {step}."
+                f"{twice} may be worth nothing to {name}, or up to {metric.amount(high)}"
+                f"{metric.of_amount}: {about} {within}, {step}."
             )
         return f"{twice} would be worth {about} {within} to {name}: {step}."
 
     def _falls(self, name: str, system: HeadCurve) -> list[str]:
         """Where more examples first made the head clearly worse, as a sentence."""
         means, errors = system.mean(self.metric), self.standard_errors(system)
+        points = self.of.of_amount if self.of.power else " points"
         if errors is None:
             return []
         for number in range(len(means) - 1):
-            fall = float(means[number] - means[number + 1])
+            fall = self.of.sign * float(means[number] - means[number + 1])
             if fall > CLEARLY * math.hypot(errors[number], errors[number + 1]):
                 first, second = self.sizes[number : number + 2]
                 return [
                     f"From {first:,} to {second:,} examples, {name} got worse by "
-                    f"{one_place(100 * fall)} points: that more labels never hurt, as the "
+                    f"{self.of.amount(fall)}{points}: that more labels never hurt, as the "
                     "extrapolation assumes, is not sure here."
                 ]
         return []
@@ -376,10 +388,13 @@ def followed(law: Extrapolation | None) -> TypeGuard[Extrapolation]:
     return law is not None and not law.p < MISFIT
 
 
-def require_metric(metric: str) -> None:
-    """Raise SpaceliteError unless a metric has a largest value, from which errors are counted."""
-    choices = [name for name, candidate in METRICS.items() if np.isfinite(candidate.most)]
-    require("metric", metric, one_of(*choices))
+def curve_metric(metric: str, task: Task) -> str:
+    """A metric of a task, or the one in its place, as `Task.metric`. Raises SpaceliteError unless
+    it has a best value, from which errors are counted."""
+    choices = [name for name, of in task.metrics.items() if np.isfinite(of.most) or of.power == 1]
+    name = task.instead.get(metric, metric)
+    require("metric", name, one_of(*choices))
+    return name
 
 
 # Subsets of the train split: stratified, nested, and held in memory.
@@ -531,7 +546,8 @@ def learning_curve(
     labels, of_validation = cache.splits["train"].labels, cache.splits["validation"].labels
     shape = len(configs), len(sizes), len(seeds)
     logits = np.full((*shape, len(of_validation), len(cache.label_names)), np.nan, np.float32)
-    figures = [{name: np.full(shape[1:], np.nan) for name in METRICS} for _ in configs]
+    task = cache.task
+    figures = [{name: np.full(shape[1:], np.nan) for name in task.metrics} for _ in configs]
     whole = len(labels)
     total = sum(size if size == whole else size * len(seeds) for size in sizes)
     done = 0
@@ -570,12 +586,13 @@ def learning_curve(
         HeadCurve(
             config,
             values,
-            validation_covariance(metric, cache.task, of_validation, of_head),
+            validation_covariance(metric, task, of_validation, of_head),
             np.array([1 if n == whole and not config.is_iterative else len(seeds) for n in sizes]),
         )
         for config, values, of_head in zip(configs, figures, logits, strict=True)
     ]
-    systems.sort(key=lambda system: -np.nan_to_num(system.mean(metric)[-1], nan=-1))
+    of = task.metrics[metric]
+    systems.sort(key=lambda system: np.nan_to_num(of.error(system.mean(metric))[-1], nan=np.inf))
     return Curve(
         list(sizes), list(seeds), whole, len(of_validation), metric, systems,
         time.perf_counter() - started,
@@ -661,7 +678,7 @@ def validation_covariance(metric: str, task: Task, labels: Array, logits: Array)
     of 40 groups at a time. All sizes share the examples, and most of what these vary by they vary
     by alike; only the rest matters to differences between sizes."""
     sizes, seeds, examples, classes = logits.shape
-    compute = METRICS[metric].compute
+    compute = task.metrics[metric].compute
     groups = min(GROUPS, examples)
     group = np.random.default_rng(0).permutation(examples) % groups
     values = np.full((groups, sizes, seeds), np.nan)

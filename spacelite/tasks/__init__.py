@@ -7,6 +7,8 @@ kind of task is one object; no other code asks whether a text has one label or s
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from spacelite.errors import SpaceliteError
 from spacelite.metrics.scores import Metric, Scores
 from spacelite.settings import choose_from
@@ -24,6 +26,12 @@ TASKS: dict[str, Task] = {task.name: task for task in (SINGLE_LABEL, MULTI_LABEL
 def known_metrics() -> dict[str, Metric]:
     """The metrics of all tasks by name; a name means the same in all that have it."""
     return {name: metric for task in TASKS.values() for name, metric in task.metrics.items()}
+
+
+def scored_by(metrics: Iterable[str]) -> Task:
+    """The task that figures of these metrics are of."""
+    names = {*metrics}
+    return next(task for task in TASKS.values() if task.headline in names)
 
 
 def plain_loss(scores: Scores) -> float | None:

@@ -265,6 +265,7 @@ class Task(ABC):
     second: str = "f1_macro"
     plain_loss: str = "ce"
     loss_in_words: str = "cross-entropy"
+    in_studies: Sequence[str] = ("accuracy", "f1_macro", "ce")
     listed: Sequence[str] = ("loss", "ce", "accuracy", "f1_macro")  # in lists of runs
     # Metric of classification, as defaults and presets name them -> the one in its place.
     instead: Mapping[str, str] = {}

@@ -134,6 +134,7 @@ class Regression(Task):
     }
     headline, second, plain_loss, loss_in_words = "rmse", "mae", "mse", "squared error"
     listed: Sequence[str] = ("rmse", "mae", "r2")
+    in_studies = listed
     instead: Mapping[str, str] = {"accuracy": "rmse", "f1_macro": "rmse", "ce": "mse"}
     test = "a paired t-test"
 

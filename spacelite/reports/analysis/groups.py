@@ -29,7 +29,7 @@ from spacelite.metrics.thresholds import full_name
 from spacelite.runs.record import RunRecord, TransferRecord
 from spacelite.runs.store import Run, find_cache, matching
 from spacelite.settings import OTHER_NAMES, choose_from, shown, varying
-from spacelite.tasks import TASKS, Task, known_metrics
+from spacelite.tasks import Task, known_metrics, scored_by
 from spacelite.visible import visible_name
 
 CHOSEN = " (chosen)"  # what tables write behind the name of what validation chose
@@ -92,7 +92,7 @@ class Row:
     def headline(self) -> str:
         """The metric that ranks systems, and on validation chooses among the settings of a
         sweep."""
-        return next(task.headline for task in TASKS.values() if task.headline in self.figures)
+        return scored_by(self.figures).headline
 
     @property
     def validation(self) -> MeanStd | None:

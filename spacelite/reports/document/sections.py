@@ -96,11 +96,11 @@ def _comparisons(part: GroupFindings, number: int) -> list[Block]:
 
 def _signed(metric: str, difference: Difference) -> tuple[str, str]:
     """A difference with its sign, and its interval."""
-    value = wording.amount(metric, difference.value)
-    sign = "+" if difference.value > 0 and known_metrics()[metric].power else ""
-    if not known_metrics()[metric].power:
-        value = with_sign(100 * difference.value, 1)
-    return f"{sign}{value}", wording.interval(metric, difference)
+    of = known_metrics()[metric]
+    value = with_sign(100 * difference.value, 1)
+    if of.power:
+        value = f"{'+' if difference.value > 0 else ''}{of.amount(difference.value)}"
+    return value, wording.interval(metric, difference)
 
 
 def _curves(part: GroupFindings, number: int) -> list[Block]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from spacelite.document import SIGNIFICANT, one_place, p_value
+from spacelite.document import SIGNIFICANT, p_value
 from spacelite.files import human_bytes
+from spacelite.metrics.scores import Metric
 from spacelite.metrics.significance import Difference
 from spacelite.reports.analysis.comparisons import (
     HEADS,
@@ -34,22 +35,9 @@ def span(bounds: tuple[int, int]) -> str:
     return str(low) if low == high else f"{low} to {high}"
 
 
-def amount(metric: str, value: float) -> str:
-    """A difference in a metric: `1.3` in points, or `0.0123` in the unit of the labels."""
-    if known_metrics()[metric].power:
-        return f"{value:.3g}".replace("-", "−")
-    return one_place(100 * value)
-
-
-def of_metric(metric: str) -> str:
-    """What follows an amount: ` points of accuracy`, or ` in RMSE`."""
-    of = known_metrics()[metric]
-    return f" in {of.in_words}" if of.power else f" points of {of.in_words}"
-
-
 def interval(metric: str, difference: Difference) -> str:
     """`0.4 to 2.2`."""
-    return " to ".join(amount(metric, bound) for bound in difference.interval)
+    return " to ".join(map(known_metrics()[metric].amount, difference.interval))
 
 
 def cost(of: Cost) -> str:
@@ -190,10 +178,10 @@ def _figures(alike: Sequence[Comparison], tests: int) -> tuple[str, str]:
     in_f1 = [of.other for of in ahead]
     first, second = ahead[0].differences
     but = ""
-    if all(amount(second, of.value).startswith("−") for of in in_f1):
+    if all(known_metrics()[second].amount(of.value).startswith("−") for of in in_f1):
         in_f1, but = [of.reversed() for of in in_f1], "but is behind by "
     accuracy, f1 = (
-        _range(metric, [of.value for of in differences]) + of_metric(metric)
+        _range(known_metrics()[metric], [of.value for of in differences])
         for metric, differences in ((first, [of.headline for of in ahead]), (second, in_f1))
     )
     name, one = "corrected p" if tests > 1 else "p", ahead[0]
@@ -212,10 +200,10 @@ def _figures(alike: Sequence[Comparison], tests: int) -> tuple[str, str]:
     )
 
 
-def _range(metric: str, values: Sequence[float]) -> str:
-    """`0.4`, or `0.4 to 2.2`."""
-    ends = (amount(metric, end) for end in (min(values), max(values)))
-    return " to ".join(dict.fromkeys(ends))
+def _range(metric: Metric, values: Sequence[float]) -> str:
+    """`0.4 points of accuracy`, or `0.4 to 2.2 points of accuracy`."""
+    ends = map(metric.amount, (min(values), max(values)))
+    return " to ".join(dict.fromkeys(ends)) + metric.of_amount
 
 
 def method(section: Section, analysis: Analysis) -> str:
