@@ -68,7 +68,7 @@ FILES = {
     "labels that are hidden": ("a.jsonl", rows(*[(-1, "good")] * 4), ["row 1 has label -1"]),
     "labels that are no classes": ("a.jsonl", rows(*[(i, "good") for i in range(80)]),
                                    ["80 different labels in 80 rows are not classes"]),
-    "fractions for labels": ("a.csv", "text,label\ngood,0.5\nbad,1.5\n", ["has label 0.5"]),
+    "one number": ("a.csv", "text,label\ngood,1.5\nbad,1.5\n", ["label 1.5 everywhere"]),
     "a name too long for a file": ("x" * 300, None, ["x" * 300]),
     "single class": ("a.jsonl", rows((1, "good"), (1, "fine"), (1, "great")), ["single class"]),
 }  # fmt: skip

@@ -276,9 +276,7 @@ class Task(ABC):
         known = self.instead.get(name, name)
         if known not in self.metrics:
             raise SpaceliteError(
-                f"{argument}={name}: the data have {self.phrase}: "
-                f"{choose_from(name, self.metrics)}",
-                [argument],
+                f"{argument}={name}: {choose_from(name, self.metrics)}", [argument]
             )
         return known
 
