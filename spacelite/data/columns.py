@@ -26,7 +26,7 @@ from spacelite.data.splits import (
 )
 from spacelite.errors import SpaceliteError
 from spacelite.settings import one_of, optional, require, suggestion
-from spacelite.tasks import TASKS, find_task
+from spacelite.tasks import TASKS, Task, find_task
 
 TEXT_COLUMNS = ("text", "sentence", "review", "content", "comment", "post", "tweet", "document")
 STAND_IN = "what stands for the texts"  # the name of a column where a table has no texts
@@ -707,16 +707,16 @@ def task_of_numbers(
     return known
 
 
-def targets(labels: Labelled, name: str) -> npt.NDArray[np.float64]:
+def targets(labels: Labelled, task: Task, name: str) -> npt.NDArray[np.float64]:
     """The numbers of N rows, (N,). Raises SpaceliteError, which names the row, for what is no
-    finite number."""
+    number of the task."""
     numbers = np.empty(len(labels.values))
     for at, (value, count) in enumerate(zip(labels.values, labels.counts, strict=True)):
         try:
             if isinstance(value, bool | list):
                 raise ValueError(value)
             numbers[at] = float(value)
-            problem = "" if np.isfinite(numbers[at]) else "which is not finite"
+            problem = task.problem_of(numbers[at])
         except (TypeError, ValueError, OverflowError):
             problem = "which is not a number"
         if problem and count:

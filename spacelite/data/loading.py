@@ -43,6 +43,7 @@ from spacelite.data.splits import (
 from spacelite.errors import SpaceliteError, one_line
 from spacelite.lazy import pyarrow as pa
 from spacelite.settings import choose_from, or_meant
+from spacelite.tasks import TASKS
 
 NAME = "texts"  # default name of data passed as objects
 
@@ -463,7 +464,7 @@ def _numbered(
     labels: npt.NDArray[Any]
     label_names: tuple[str, ...] = (label_name,)
     if of_numbers is not None:
-        task, labels = of_numbers, columns.targets(values, name)
+        task, labels = of_numbers, columns.targets(values, TASKS[of_numbers], name)
     else:
         labels, label_names = columns.classes(values, reading, class_names, name, required=training)
     ends = np.cumsum([*map(len, tables.values())])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -96,6 +97,10 @@ class Task(ABC):
     def learnable(self, labels: Array) -> bool:
         """Whether these labels of examples are enough to learn from."""
         return len(labels) > 0
+
+    def problem_of(self, number: float) -> str:
+        """What is wrong with a number as a label, of a task of numbers; "" for a good one."""
+        return "" if math.isfinite(number) else "which is not finite"
 
     def check(self, labels: Array, classes: int) -> bool:
         """Whether an array that was read can hold labels of this task."""

@@ -287,7 +287,7 @@ class Regression(Task):
         if deviation is None:
             return {**scores, "loss": None}
         return {
-            name: None if value is None else value * deviation ** METRICS[name].power
+            name: None if value is None else value * deviation ** self.metrics[name].power
             for name, value in scores.items()
         }
 
@@ -320,11 +320,11 @@ class Regression(Task):
         from spacelite.metrics import significance
 
         labels, predicted = predictions.labels, predictions.predicted
-        names = [name for name in METRICS if name not in ("loss", "mse")]
+        names = [name for name in self.metrics if name not in ("loss", "mse")]
 
         def figures(rows: Array) -> list[float]:
             of = Numbers(0.0, sums_of(labels[rows], predicted[rows]), labels[rows], predicted[rows])
-            values = [METRICS[name].compute(of) for name in names]
+            values = [self.metrics[name].compute(of) for name in names]
             return [math.nan if value is None else value for value in values]
 
         every = np.arange(len(labels))
@@ -362,6 +362,10 @@ class Regression(Task):
     @override
     def renumbered(self, labels: Array, numbers: Array, classes: int) -> tuple[Array, Array]:
         return np.arange(len(labels)), labels
+
+    def takes(self, other: Task) -> bool:
+        """Data of numbers."""
+        return other.of_numbers
 
     @override
     def match(
