@@ -52,8 +52,9 @@ SHARED = {
     "label_column": "Name of the label column, if it is not obvious.",
     "label_separator": "What separates several labels in one string, such as ';'; an empty string "
     "is no label then.",
-    "task": "What labels mean: single-label, multi-label, or regression for numbers to predict.  "
-    "[default: regression if all are numbers and some are not whole, else classes]",
+    "task": "What labels mean: single-label, multi-label, regression for numbers to predict, or "
+    "ordinal for whole numbers such as stars.  [default: regression if all are numbers and some "
+    "are not whole, else classes]",
     "split_column": "Name of the column that holds each row's split, in a single file.  [default: "
     "split, if it holds names of splits alone]",
     "labels_as": "auto: labels that are all whole numbers are read as numbers; text: every label "

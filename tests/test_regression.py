@@ -338,6 +338,38 @@ def test_cross_validation_and_curves(there, cache):
     )
 
 
+def test_stars_are_read_both_ways(bert, tmp_path):
+    """Ordinal labels: the metrics of numbers, and those of the nearest label, by scikit-learn."""
+    rows = [(text, min(5, max(1, round((score - 200) / 20)))) for text, score in reviews(240, 3)]
+    data = spacelite.embed(
+        str(write(tmp_path / "stars.csv", rows, ("text", "stars"))), backbone=str(bert),
+        task="ordinal", test_fraction=0.3, cache_dir=tmp_path, device="cpu", progress=False,
+    )  # fmt: skip
+    runs = spacelite.train(
+        data, head=["ridge", "linear"], pooling="mean", loss="huber", epochs=20, batch_size=32,
+        learning_rate=0.02, patience=20, progress=False,
+    )  # fmt: skip
+    for run in runs:
+        assert run.record.task.name == "ordinal" and run.record.spec.task == "ordinal"
+        predictions = run.run.predictions()
+        labels, numbers = predictions.labels, predictions.logits[:, 0].astype(np.float64)
+        nearest = np.clip(np.round(numbers), labels.min(), labels.max())
+        expected = figures_of(labels, numbers) | {
+            "rounded_accuracy": sk.accuracy_score(labels, nearest),
+            "within_one": float((np.abs(labels - nearest) <= 1).mean()),
+            "kappa": sk.cohen_kappa_score(labels, nearest, weights="quadratic"),
+        }
+        found = run.metrics["test"]
+        assert {name: found[name] for name in expected} == pytest.approx(expected, rel=1e-6)
+    with data.open() as opened:
+        most = stats.mode(opened.splits["train"].labels).mode
+    assert f"; {most:g}, the most frequent label, is right for 0." in runs.baseline
+    assert "Kappa" in str(runs)
+    halves = [(text, stars / 2) for text, stars in rows]
+    said = refusal(loading.read, str(write(tmp_path / "halves.csv", halves)), task="ordinal")
+    assert "which is no whole number" in said
+
+
 def test_what_needs_classes_is_refused(there, cache, ridge):
     for command in (
         ["audit", "--cache", cache.name],
@@ -396,7 +428,9 @@ def test_what_makes_no_regression(tmp_path):
     halves = [n % 9 / 2 for n in range(40)]
     assert read(halves).task is REGRESSION
     assert len(read(list(map(str, halves)), labels_as="text").label_names) == 9
-    assert "choose from single-label, multi-label, regression" in refusal(read, stars, task="no")
+    assert "choose from single-label, multi-label, regression, ordinal" in refusal(
+        read, stars, task="no"
+    )
 
 
 def test_settings_and_kinds_that_mean_nothing_are_refused(there, cache):

@@ -129,9 +129,9 @@ def embed(
             label as it is written.
         label_separator: What separates several labels in one string, such as `;` (multi-label); an
             empty string is no label then.
-        task: What labels mean: `single-label`, `multi-label`, or `regression` for numbers to
-            predict. Default: regression if all labels are numbers and some are not whole, else
-            classification.
+        task: What labels mean: `single-label`, `multi-label`, `regression` for numbers to predict,
+            or `ordinal` for whole numbers whose order counts, such as stars. Default: regression if
+            all labels are numbers and some are not whole, else classification.
         split_column: Name of the column of a file or DataFrame that holds the split of each row:
             `train`, `validation` (or `val`, `valid`, `dev`) or `test`. Default: `split`, if names
             of splits are all that it holds.

@@ -15,12 +15,16 @@ from spacelite.settings import choose_from
 from spacelite.tasks.base import Task as Task
 from spacelite.tasks.base import majority as majority
 from spacelite.tasks.multi_label import MultiLabel
+from spacelite.tasks.ordinal import Ordinal
 from spacelite.tasks.regression import Regression
 from spacelite.tasks.single_label import SingleLabel
 from spacelite.types import Array
 
 SINGLE_LABEL, MULTI_LABEL, REGRESSION = SingleLabel(), MultiLabel(), Regression()
-TASKS: dict[str, Task] = {task.name: task for task in (SINGLE_LABEL, MULTI_LABEL, REGRESSION)}
+ORDINAL = Ordinal()
+TASKS: dict[str, Task] = {
+    task.name: task for task in (SINGLE_LABEL, MULTI_LABEL, REGRESSION, ORDINAL)
+}
 
 
 def known_metrics() -> dict[str, Metric]:
@@ -31,7 +35,8 @@ def known_metrics() -> dict[str, Metric]:
 def scored_by(metrics: Iterable[str]) -> Task:
     """The task that figures of these metrics are of."""
     names = {*metrics}
-    return next(task for task in TASKS.values() if task.headline in names)
+    of_all = [task for task in TASKS.values() if task.headline in names]
+    return next((task for task in of_all if names == task.metrics.keys()), of_all[0])
 
 
 def plain_loss(scores: Scores) -> float | None:
