@@ -123,7 +123,10 @@ def show(done: spacelite.EmbeddedDataset, as_json: bool) -> None:
     for other in done.others:
         state = "was there already" if other.hit else "written"
         console.say(f"layer {other.layer}: {other.name} {state}")
-    console.say(_labels(done.labels, done.unlabelled))
+    if done.spread:
+        console.say(f"{visible_name(', '.join(done.labels))} (train): {done.spread}")
+    else:
+        console.say(_labels(done.labels, done.unlabelled))
     if done.speed is not None:
         console.say(_speed(done.speed))
 
@@ -182,6 +185,7 @@ def describe(done: spacelite.EmbeddedDataset) -> dict[str, Any]:
         "seconds": done.seconds,
         "speed": None if done.speed is None else done.speed.as_json(),
         "labels": done.labels,
+        **({"spread": done.spread} if done.spread else {}),
         "unlabelled": done.unlabelled,
         "duplicates": done.duplicates.as_json(),
         "unknown": done.unknown.as_json(),

@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import in_memory, refusal
 from scipy import stats
+from scipy.sparse import csr_array
 from sklearn import metrics as sk
 from sklearn.linear_model import Ridge
 from spacelite_cli.app import app
@@ -17,6 +18,7 @@ import spacelite
 from spacelite import heads
 from spacelite.cache.store import Cache
 from spacelite.data import loading
+from spacelite.heads import logistic
 from spacelite.heads.base import Objective
 from spacelite.tasks import REGRESSION
 from spacelite.tasks.base import Unit
@@ -72,6 +74,7 @@ def there(bert, tmp_path_factory):
     ])  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "are numbers, which heads learn to predict (--task regression)" in result.stderr
+    assert "score (train): " in result.stdout and ", standard deviation " in result.stdout
     return folder / "cache"
 
 
@@ -149,7 +152,7 @@ def test_gradients_equal_autograd(config, loss, cache):
     """In float64, of heads that give the examples weights, in the unit of each."""
     split = TokenSplit(in_memory(cache.splits["train"], np.arange(24)))
     labels = split.labels
-    task = REGRESSION.losses.get(loss, REGRESSION)
+    task = REGRESSION.losses[loss]
     objective = Objective(task, 1)
     parameters = heads.kind(config.kind).initial(config, 1, split.width)
     stack = engine.stacked({config: parameters}, objective, "cpu")[0]
@@ -211,11 +214,33 @@ def test_ridge_equals_scikit_learn(ridge, cache):
     assert {k: ridge.metrics["test"][k] for k in expected} == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize("dense", [True, False])
+def test_ridge_with_weights_and_held_out_logits_equals_scikit_learn(dense):
+    random = np.random.default_rng(2)
+    inputs = random.normal(size=(200, 12)) * (random.random((200, 12)) < 0.4)
+    labels = 1e4 + inputs @ random.normal(size=12) + random.normal(0, 0.5, 200)
+    weights = random.integers(0, 4, 200).astype(float)
+    problems = logistic.Problems(REGRESSION.problems(labels, 1), 1, weights=weights)
+    features = inputs if dense else csr_array(inputs)
+    fit = logistic.fit(features, problems, 0.5)
+    model = Ridge(alpha=2.0, tol=1e-10).fit(inputs, labels, sample_weight=weights)
+    assert fit.weight[0] == pytest.approx(model.coef_, rel=1e-3, abs=1e-4)
+    assert fit.bias[0] == pytest.approx(model.intercept_, rel=1e-6)
+    crossed = logistic.cross_fit(features, problems, (0.05, 0.5, 5.0, 50.0))
+    alpha, fold = 1 / crossed.strength, logistic.folds(labels[:, None], logistic.FOLDS)
+    for number in range(logistic.FOLDS):
+        held = fold == number
+        model = Ridge(alpha=alpha).fit(inputs[~held], labels[~held], sample_weight=weights[~held])
+        # The search stops where the error hardly falls.
+        assert crossed.held[held, 0] == pytest.approx(model.predict(inputs[held]), abs=0.05)
+
+
 def test_from_training_to_report(there, cache, bert, with_baselines):
     """Trained heads predict in the unit of the labels, better than the mean, and reports say so."""
     labels = cache.splits["test"].labels
     done = CliRunner().invoke(app, [
-        "train", "--head", "linear,space,mlp", "--pooling", "mean", "--epochs", "40",
+        "train", "--head", "linear,space,mlp,additive", "--pooling", "mean", "--epochs", "40",
+        "--blocks", "layers+ngrams+space",
         "--batch-size", "32", "--lr", "0.02", "--seeds", "2", "--patience", "40",
         "--cache-dir", str(there), "--cache", cache.name,
     ])  # fmt: skip
@@ -232,7 +257,7 @@ def test_from_training_to_report(there, cache, bert, with_baselines):
     assert note in " ".join(done.stdout.split())
     listed = CliRunner().invoke(app, ["runs", "list", "--cache-dir", str(there), "--json"])
     rows = [row for row in json.loads(listed.stdout) if row["settings"].get("C") != 0.1]
-    assert {row["head"] for row in rows} == {"linear", "space", "mlp", "ridge", "tfidf"}
+    assert {row["head"] for row in rows} == {"linear", "space", "mlp", "additive", "ridge", "tfidf"}
     for row in rows:
         run = spacelite.load_run(row["id"], there)
         logits = run.run.predictions().logits[:, 0].astype(np.float64)
@@ -248,7 +273,8 @@ def test_from_training_to_report(there, cache, bert, with_baselines):
                 run.metrics["validation"]["rmse"], rel=1e-3
             )
             assert 0 < history[-1]["train"]["mae"] < 60
-            assert run.record.settings["monitor"] == "rmse"
+            of = run.record.settings
+            assert (of["monitor"], of["loss"]) == ("rmse", "squared")
     report = ["report", "--cache-dir", str(there)]
     shown = CliRunner().invoke(app, report, env={"COLUMNS": "160"})
     text = " ".join(shown.stdout.split())

@@ -123,6 +123,12 @@ class EmbeddedDataset:
             return dict(zip(cache.label_names, counts, strict=True))
 
     @cached_property
+    def spread(self) -> str:
+        """Where the labels of these examples lie, if they are numbers; "" for classes."""
+        with self.open() as cache:
+            return cache.task.spread(next(iter(cache.splits.values())).labels)
+
+    @cached_property
     def unlabelled(self) -> int:
         """How many of these examples have no label."""
         with self.open() as cache:

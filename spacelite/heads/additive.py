@@ -48,8 +48,8 @@ SPARSE = (1.25, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0)
 STACKED = 1.0  # C of the layer that weighs the blocks
 FEW = 2  # dimensions per example from which on examples are few
 # A weight of an n-gram is penalised the less, the more its log-count ratio tells the class from
-# the others (NBSVM, Wang & Manning 2012): counts start at SMOOTHING, and the size that a weight may
-# have is LEAST plus the size of its ratio.
+# the others (NBSVM, Wang & Manning 2012; numbers have no such ratio): counts start at SMOOTHING,
+# and the size that a weight may have is LEAST plus the size of its ratio.
 SMOOTHING, LEAST = 10.0, 0.05
 
 

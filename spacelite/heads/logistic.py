@@ -136,7 +136,7 @@ class Problems:
     ) -> list[Fit]:
         """A fit of each problem to examples with these targets, (N, P), and weights, (N,)."""
         return [
-            RidgeFit(features, goal, sample, scales)
+            RidgeFit(features, goal, sample)  # scales tell classes apart
             if problem.is_regression
             else Fit(features, goal, len(problem.columns), self.class_weights, sample, scales)
             for problem, goal in zip(self.each, targets.T, strict=True)
@@ -460,19 +460,11 @@ class Fit:
 class RidgeFit(Fit):
     """One problem of ridge regression, with half of the squared error as loss."""
 
-    def __init__(
-        self, features: Features, targets: Array, sample: Array, scales: Scales | None = None
-    ) -> None:
-        self.features, self.settled = features, False
+    def __init__(self, features: Features, targets: Array, sample: Array) -> None:
+        self.features, self.settled, self._scale = features, False, 1.0
         fitted = sample > 0
         self._sample = sample[fitted]
         self._weights, self._goal = sample[:, None].astype(float), targets[:, None]
-        self._scale = 1.0
-        if scales is not None:
-            # Between 0 for the lowest target and 1 for the highest, as a class counts 0 or 1.
-            ordered = np.sort(targets[fitted])
-            ends = [np.searchsorted(ordered, targets, side) for side in ("left", "right")]
-            self._scale = scales(sample, (ends[0] + ends[1])[:, None] / (2 * len(ordered)))
         # Targets have a unit, so the decrease of their squared error is one of its share.
         self._of_loss = float(targets[fitted].var()) or 1.0
         self.at = np.zeros((features.width + 1, 0))

@@ -82,6 +82,10 @@ class Task(ABC):
     def label_counts(self, labels: Array, classes: int) -> Array:
         """How many examples have each of the C labels, (C,) int64."""
 
+    def spread(self, labels: Array) -> str:
+        """Where the labels of examples lie, in words; "" if their counts say it."""
+        return ""
+
     def unlabelled(self, labels: Array) -> int:
         """How many examples have no label."""
         return 0
@@ -165,7 +169,8 @@ class Task(ABC):
 
     @property
     def losses(self) -> Mapping[str, Task]:
-        """What the setting `loss` may name beside the usual loss, as tasks to train with."""
+        """What the setting `loss` may name, as tasks to train with, the default first; empty if
+        there is a single loss, which has no name."""
         return {}
 
     def unit(self, labels: torch.Tensor, weights: Sequence[torch.Tensor | None]) -> Unit | None:

@@ -63,7 +63,7 @@ class Ordinal(Regression):
     @property
     @override
     def losses(self) -> Mapping[str, Task]:
-        return {"huber": HuberOrdinal()}
+        return {"squared": self, "huber": HuberOrdinal()}
 
     @override
     def problem_of(self, number: float) -> str:

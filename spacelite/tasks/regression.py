@@ -149,6 +149,13 @@ class Regression(Task):
         """Every example has a number."""
         return np.array([len(labels)])
 
+    @override
+    def spread(self, labels: Array) -> str:
+        return (
+            f"{labels.min():.6g} to {labels.max():.6g}, mean {labels.mean():.6g}, standard "
+            f"deviation {labels.std():.4g}"
+        )
+
     def strata(self, labels: Array) -> Array:
         """The quantile of each label, out of BINS or as many as have LEAST_IN_BIN examples."""
         bins = max(1, min(BINS, len(labels) // LEAST_IN_BIN))
@@ -219,7 +226,7 @@ class Regression(Task):
     @property
     @override
     def losses(self) -> Mapping[str, Task]:
-        return {"huber": HuberRegression()}
+        return {"squared": self, "huber": HuberRegression()}
 
     @override
     def unit(self, labels: torch.Tensor, weights: Sequence[torch.Tensor | None]) -> Unit:

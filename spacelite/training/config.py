@@ -136,7 +136,7 @@ class TrainingConfig(FitConfig):
         help="Validation metric that {patience} watches and {search} compares.",
     )
 
-    # None: the only loss of the task, or its first.
+    # None: the only loss of the task.
     loss: str | None = setting(
         None,
         check=optional(one_of(*LOSSES)),
@@ -149,9 +149,7 @@ class TrainingConfig(FitConfig):
 
     @override
     def settings(self) -> dict[str, Any]:
-        without = [] if self.patience is not None else ["monitor"]
-        without += [] if self.loss != LOSSES[0] else ["loss"]
-        return {**super().settings(), **dict.fromkeys(without)}
+        return {**super().settings(), **({} if self.patience is not None else {"monitor": None})}
 
     def for_fitting(self) -> FitConfig:
         """The settings that also apply to a head that is fitted directly."""

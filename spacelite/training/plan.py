@@ -265,7 +265,12 @@ def plan(
     if examples is None:
         examples = len(cache.splits["train"])
     training, values, chosen = resolve(asked, examples)
-    training = replace(training, monitor=cache.task.metric(training.monitor, "monitor"))
+    task = cache.task
+    training = replace(
+        training,
+        monitor=task.metric(training.monitor, "monitor"),
+        loss=training.loss or next(iter(task.losses), None),
+    )
     values = {
         "pooling": cache.pooling, **values, "seed": seed_list(asked["seeds"])
     }  # fmt: skip
