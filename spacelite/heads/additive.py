@@ -328,8 +328,10 @@ class AdditiveHead(Head):
     @classmethod
     @override
     def fitting_bytes(cls, config: Any, examples: int, width: int) -> int:
-        # Vectors and a temporary copy of them; their products with each other, which are factored.
-        return 4 * width * (2 * examples + 3 * width) if config.poolings else 0
+        # Vectors and a temporary copy of them; a random projection of their products with each
+        # other, which is factored.
+        rank = min(width, logistic.RANK)
+        return 4 * width * (2 * examples + 4 * rank) if config.poolings else 0
 
     @classmethod
     @override

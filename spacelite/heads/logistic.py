@@ -34,6 +34,7 @@ CHOICE_FOLDS = 3  # where only C is chosen
 FOLDS = 5  # where the logits of held-out examples are kept
 MOST_SEARCHED = 20_000  # examples among which C is chosen; the final fit has all of them
 CONSTANT = 1e-6  # a dimension with a smaller deviation differs only by rounding: its weight is 0
+RANK = 1024  # eigenvectors of the Hessian that the preconditioner knows; others count as alike
 CURVATURE = 0.2  # of the cross-entropy in a logit, p (1 - p): what the preconditioner assumes
 # The last step's decrease of the loss per example: in the search for C, and in the final fit with
 # or without logits of held-out examples.
@@ -329,13 +330,13 @@ class Features:
         self.examples, self.width = inputs.shape
         self._sparse = not isinstance(inputs, np.ndarray)
         self.transposed = inputs.T.tocsr() if self._sparse else inputs.T
-        # The Hessian's diagonal, or all of it, up to the curvature.
-        self._squares: Array = (
-            np.asarray(inputs.multiply(inputs).sum(axis=0)).reshape(-1)
-            if self._sparse
-            else inputs.T @ inputs
-        )
-        self._factor: tuple[float, Any] = (0.0, None)
+        # Of the Hessian up to the curvature: its diagonal, or its largest eigenvalues (r,), their
+        # eigenvectors (p, r), and the mean of the other eigenvalues.
+        self._values: Array
+        if self._sparse:
+            self._values = np.asarray(inputs.multiply(inputs).sum(axis=0)).reshape(-1)
+        else:
+            self._values, self._vectors, self._other = principal(inputs)
 
     def times(self, factor: Array, *, transposed: bool = False) -> Array:
         """The features times weights (p, K), float64: (N, K); `transposed`, times residuals (N, K):
@@ -344,30 +345,31 @@ class Features:
         # The matrix is not converted to float64: that takes longer than the product.
         return np.asarray(matrix @ factor.astype(matrix.dtype, copy=False), np.float64)
 
-    def prepare(self, penalty: float) -> None:
-        """Compute what `rough_inverse` needs for a penalty, before several threads need it."""
-        if self._sparse or self._factor[0] == penalty:
-            return
-        from scipy.linalg import cho_factor
-
-        hessian = self.curvature * self._squares
-        hessian[np.diag_indices_from(hessian)] += penalty
-        factor = cho_factor(hessian, lower=True, overwrite_a=True, check_finite=False)
-        self._factor = (penalty, factor)
-
     def rough_inverse(self, penalty: float, scale: Array | float, gradient: Array) -> Array:
         """A rough inverse of the Hessian times a gradient (p + 1, K); `scale` as in `Fit`."""
         bias = gradient[-1:] / (self.curvature * self.examples)
         if self._sparse:
-            squares = self._squares[:, None] * np.square(scale)
+            squares = self._values[:, None] * np.square(scale)
             weights = gradient[:-1] / (self.curvature * squares + penalty)
         else:
-            from scipy.linalg import cho_solve
-
-            self.prepare(penalty)
-            right = gradient[:-1].astype(self._squares.dtype)
-            weights = cho_solve(self._factor[1], right, check_finite=False)
+            right = gradient[:-1].astype(self._vectors.dtype)
+            other = 1 / (self.curvature * self._other + penalty)
+            beyond = 1 / (self.curvature * self._values + penalty) - other
+            weights = other * right + self._vectors @ (beyond[:, None] * (self._vectors.T @ right))
         return np.concatenate([weights, bias])
+
+
+def principal(inputs: Array) -> tuple[Array, Array, float]:
+    """The largest RANK eigenvalues of the products of features (N, p) with each other, the
+    eigenvectors (p, r), both nearly, and the mean of the other eigenvalues: by random projection
+    (Halko, Martinsson & Tropp 2011, algorithms 4.4 and 5.3)."""
+    width, rank = inputs.shape[1], min(inputs.shape[1], RANK)
+    sketch = np.random.default_rng(SEED).standard_normal((width, rank), np.float32)
+    basis, _ = np.linalg.qr(inputs.T @ (inputs @ sketch.astype(inputs.dtype)))
+    projected = inputs @ basis
+    values, vectors = np.linalg.eigh(projected.T @ projected)
+    others = float(np.einsum("ij,ij->", inputs, inputs, dtype=np.float64)) - float(values.sum())
+    return values.clip(min=0), basis @ vectors, max(others, 0.0) / max(width - rank, 1)
 
 
 class Fit:
