@@ -151,8 +151,8 @@ def print_report(findings: Findings, cache_dir: Path) -> None:
     command = with_cache_dir("spacelite report", cache_dir)
     console.out().print(
         f"{command} --format html --out DIR adds curves, confusion, calibration, the words that "
-        "matter, and the last answers of cv, curve and audit; --format markdown prints all but the "
-        "figures",
+        "matter, and the last answers of cv, curve, audit and sweep; --format markdown prints all "
+        "but the figures",
         style="dim",
     )
 

@@ -1,4 +1,4 @@
-"""spacelite cv, curve and audit."""
+"""spacelite cv, curve, audit and sweep."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.text import Text
 
 import spacelite
 from spacelite.data import writers
-from spacelite.document import decimals
+from spacelite.document import Chart, decimals
 from spacelite.visible import visible, visible_name
 
 from . import console
@@ -20,7 +20,13 @@ from .options import CACHE_DIR, SettingsCommand, comma_list
 if TYPE_CHECKING:
     from spacelite.studies.audit import Finding
 
-S = TypeVar("S", "spacelite.CrossValidated", "spacelite.LabelAudit", "spacelite.LearningCurve")
+S = TypeVar(
+    "S",
+    "spacelite.CrossValidated",
+    "spacelite.LabelAudit",
+    "spacelite.LayerSweep",
+    "spacelite.LearningCurve",
+)
 
 
 class CvCommand(SettingsCommand):
@@ -112,7 +118,7 @@ def curve(
         plot FILE: Draw the curve into this .svg, .png or .html file.
     """
     arguments = locals()
-    from spacelite.reports.render import forms, plots
+    from spacelite.reports.render import forms
 
     if plot is not None:
         writers.check_place(plot)  # before the work
@@ -128,12 +134,8 @@ def curve(
     if as_json:
         return
     console.show(study.table())
-    screen = console.out()
-    width = min(plots.DRAWN_WIDTH, screen.width)
-    drawn = plots.in_characters(study.chart(), width=width, plain=screen.options.ascii_only)
-    screen.print(drawn, soft_wrap=True)
-    screen.print()
-    screen.print("\n".join(study.sentences))
+    _draw(study.chart())
+    console.out().print("\n".join(study.sentences))
     for path in (out, plot):
         if path is not None:
             console.say(f"written to {path}")
@@ -176,6 +178,54 @@ def audit(
     console.out().print("\n".join(study.result.sentences))
     if out is not None:
         console.say(f"all written to {out}")
+
+
+def sweep(
+    over: str = "layers,pooling",
+    *,
+    metric: str = "accuracy",
+    seed: int = 0,
+    cache: str | None = None,
+    out: Path | None = None,
+    cache_dir: Path = CACHE_DIR,
+    as_json: bool = False,
+) -> None:
+    """Choose the layer and the pooling that a linear probe should read.
+
+    Probes are compared on validation; test is read once, after the choice.
+
+    Options:
+        over: What probes differ in: layers (the mean of each layer), pooling (first, last, mean and
+            max of the cached layer), or both with a comma between them.
+        metric: The metric to compare and show: accuracy, f1_macro, precision, recall or auroc.
+        seed: Seed of the random labels of the control task.
+        out FILE: Write the figures of every probe to this csv file.
+    """
+    arguments = locals()
+    arguments["over"] = comma_list("over", over, str)
+    study = _study(spacelite.sweep, arguments)
+    if as_json:
+        return
+    for table in study.tables():
+        console.say(table.caption, style="dim")
+        console.show(table)
+    chart = study.chart()
+    if chart is not None:
+        _draw(chart)
+    console.out().print("\n".join(study.sentences))
+    if out is not None:
+        console.say(f"written to {out}")
+
+
+def _draw(chart: Chart) -> None:
+    """Print a chart in characters, and an empty line."""
+    from spacelite.reports.render import plots
+
+    screen = console.out()
+    width = min(plots.DRAWN_WIDTH, screen.width)
+    drawn = plots.in_characters(chart, width=width, plain=screen.options.ascii_only)
+    screen.print(drawn, soft_wrap=True)
+    screen.print()
 
 
 def _study(function: Callable[..., S], arguments: dict[str, Any], **others: Any) -> S:

@@ -11,7 +11,7 @@ import spacelite
 from spacelite import ranks
 from spacelite.errors import SpaceliteError
 
-from . import console
+from . import console, studies
 from .options import CACHE_DIR, SettingsCommand, comma_list, with_cache_dir
 from .report import places, show_systems
 
@@ -32,6 +32,7 @@ def train(
     head: str = "space,linear",
     preset: str | None = None,
     search: bool = False,
+    sweep: str | None = None,
     seeds: str = "1",
     no_baselines: bool = False,
     device: str = "auto",
@@ -54,12 +55,17 @@ def train(
         search: Keep only the best combination of settings by --monitor on validation: the worse
             half is dropped after an eighth, a quarter and a half of the epochs. Where --lr,
             --latent, --weight-decay or --blocks is not given, a list of values is tried.
+        sweep: Train no heads: choose the layer and the pooling that a linear probe should read by
+            --monitor, as spacelite sweep does; layers, pooling, or both with a comma between them.
         no_baselines: Leave out the baselines that show what a head is worth: tfidf, and logreg on
             the mean. They are fitted once for each cache.
         resume: Fail if an interrupted training cannot be continued. (If it can, it always is.)
         fresh: Train from the start, and delete what an interrupted training left.
         each_run: Print the metrics of each run on every split, in place of a line per system.
     """
+    if sweep is not None:
+        _sweep(context, sweep)
+        return
     arguments = locals()
     arguments["head"] = comma_list("--head", head, str)
     started = time.perf_counter()
@@ -70,6 +76,25 @@ def train(
     elif runs:
         _print(runs, cache_dir, time.perf_counter() - started, each_run)
     refuse_stopped(runs)
+
+
+def _sweep(context: typer.Context, over: str) -> None:
+    """`spacelite sweep` with the options of this command that it has."""
+    given = {
+        name: value
+        for name, value in context.params.items()
+        if (source := context.get_parameter_source(name)) and source.name == "COMMANDLINE"
+    } | context.obj
+    kept = {name: given.pop(name) for name in ("cache", "cache_dir", "as_json") if name in given}
+    metric = given.pop("monitor", "accuracy")
+    del given["sweep"]
+    for name in given:
+        raise SpaceliteError(
+            f"sweep={over}: {name} has no effect on what a probe should read: leave one of them "
+            "out",
+            ["sweep", name],
+        )
+    studies.sweep(over, metric=metric, **kept)
 
 
 def refuse_stopped(runs: spacelite.Runs) -> None:

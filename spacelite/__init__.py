@@ -29,10 +29,12 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time, imported when f
     from spacelite.api.studies import (
         CrossValidated,
         LabelAudit,
+        LayerSweep,
         LearningCurve,
         audit,
         cross_validate,
         learning_curve,
+        sweep,
     )
     from spacelite.api.training import train
     from spacelite.estimators.classifiers import (
@@ -59,6 +61,7 @@ __all__ = [
     "Exported",
     "FrozenEncoder",
     "LabelAudit",
+    "LayerSweep",
     "LearningCurve",
     "LinearClassifier",
     "LogregClassifier",
@@ -83,6 +86,7 @@ __all__ = [
     "load_runs",
     "pull",
     "report",
+    "sweep",
     "train",
 ]
 
@@ -92,8 +96,8 @@ _MODULES = {
     "api.results": ("EmbeddedDataset", "Evaluation", "Runs", "TextExplanation", "TextPredictions"),
     "api.runs": ("TrainedRun", "load_run", "load_runs", "pull", "report"),
     "api.studies": (
-        "CrossValidated", "LabelAudit", "LearningCurve", "audit", "cross_validate",
-        "learning_curve",
+        "CrossValidated", "LabelAudit", "LayerSweep", "LearningCurve", "audit", "cross_validate",
+        "learning_curve", "sweep",
     ),
     "api.training": ("train",),
     "estimators.classifiers": (

@@ -115,7 +115,8 @@ def _is_number(text: str) -> bool:
 @dataclass(frozen=True)
 class Series:
     """The curve of a system: the metric at numbers of training examples, as mean and standard
-    deviation over seeds; NaN where there is none."""
+    deviation over seeds, or at layers, as figure and half of its interval; NaN where there is
+    none."""
 
     name: str
     sizes: list[int]
@@ -143,12 +144,14 @@ class Series:
 
 @dataclass(frozen=True)
 class Chart:
-    """A learning curve as it is drawn, best system first."""
+    """A learning curve, or a metric by layer, as it is drawn, best system first."""
 
     name: str  # of its files, without suffix
     heading: str
     text: str  # what is drawn, for those who cannot see it
     series: list[Series]
+    axis: str = "training examples"  # what lies along the horizontal axis
+    logarithmic: bool = True
 
     @property
     def sizes(self) -> list[int]:
@@ -165,9 +168,9 @@ class Chart:
 
 @dataclass(frozen=True)
 class Plot:
-    """A plot of an analysis, or of a learning curve."""
+    """A plot of an analysis, or a chart."""
 
-    kind: str  # `curves`, `reliability` or `learning-curve`
+    kind: str  # `curves`, `reliability`, `learning-curve` or `layers`
     name: str  # of its files, without suffix
     text: str  # what it shows
     content: Analysis | Chart

@@ -169,7 +169,10 @@ def test_report_without_runs(tmp_path):
         (["--latent", "2.5"], ["'2.5' is not a whole number"]),
         (["--lr", "nan"], ["--lr nan"]),
         (["--head", "tree"], ["--head tree: choose from space, linear"]),
-        (["--pooling", "max"], ["--pooling max: choose from first, last, mean, pooler, layers"]),
+        (
+            ["--pooling", "rms"],
+            ["--pooling rms: choose from first, last, mean, max, pooler, layers"],
+        ),
         (["--seeds", "0"], ["--seeds 0"]),
         (["--epochs", "0"], ["--epochs 0"]),
     ],

@@ -25,17 +25,19 @@ from spacelite import files
 # The arguments of commands that the function which they call does not have.
 NOT_PASSED = {
     "embed": {"no_reuse"},
-    "train": {"context", "no_baselines", "each_run"},
+    "train": {"context", "no_baselines", "each_run", "sweep"},
     "cv": {"context", "no_baselines", "out"},
     "curve": {"context", "no_baselines", "out", "plot"},
     "audit": {"top", "out"},
+    "sweep": {"out"},
     "eval": {"run", "cache_dir"},
     "explain": {"run", "html", "cache_dir"},
     "report": {"systems", "as_form", "out", "no_examples"},
 }
 CALLED = {
     "embed": library.embed, "train": library.train, "cv": library.cross_validate,
-    "curve": library.learning_curve, "audit": library.audit, "report": library.report,
+    "curve": library.learning_curve, "audit": library.audit, "sweep": library.sweep,
+    "report": library.report,
     "eval": library.TrainedRun.evaluate, "explain": library.TrainedRun.explain,
 }  # fmt: skip
 
@@ -364,7 +366,7 @@ def test_hints_name_the_folder_where_it_is_not_the_default(workplace, tmp_path, 
     assert spacelite(*arguments).stdout.rstrip().endswith(f"; {hint} compares them")
     shown = " ".join(spacelite("report", *there).stdout.split())
     assert f"{hint} --format html --out DIR adds curves" in shown
-    assert "and the last answers of cv, curve and audit; --format markdown prints" in shown
+    assert "and the last answers of cv, curve, audit and sweep; --format markdown prints" in shown
     monkeypatch.setenv("SPACELITE_CACHE", str(tmp_path))
     assert spacelite(*arguments).stdout.rstrip().endswith("; spacelite report compares them")
     assert "spacelite report --format html" in " ".join(spacelite("report").stdout.split())

@@ -238,14 +238,14 @@ def test_the_extensions_on_the_page_work(cache_path, bert, reviews, tmp_path, mo
         for code, _ in examples("extending.md"):
             exec(compile(code, "docs/extending.md", "exec", dont_inherit=True), namespace)
         runs = spacelite.train(
-            EmbeddedDataset(cache_path, tmp_path), head=["attention", "linear"], pooling="max",
+            EmbeddedDataset(cache_path, tmp_path), head=["attention", "linear"], pooling="rms",
             schedule="warmup", epochs=2, progress=False,
         )  # fmt: skip
         text = spacelite.report(runs, examples=False, progress=False).text("csv")
         assert "How large the heads are" in spacelite.report(
             runs, examples=False, progress=False
         ).text()  # fmt: skip
-        assert "Balanced accuracy" in text and "linear (max)" in text and "attention" in text
+        assert "Balanced accuracy" in text and "linear (rms)" in text and "attention" in text
         small = spacelite.embed(
             str(reviews), backbone=bert, dtype="float8", cache_dir=tmp_path, device="cpu",
             progress=False,

@@ -167,7 +167,7 @@ def beside_predict(groups, forms, folder, sample=SAMPLE):
 FORMS = ("sentence-transformers", "transformers")
 EVERY = [
     {"head": ["space"], "ensemble": 2},
-    {"head": ["linear"], "pooling": ["first", "mean", "pooler", "layers"]},
+    {"head": ["linear"], "pooling": ["first", "mean", "max", "pooler", "layers"]},
     {"head": "logreg", "pooling": "first"},
     {"head": "additive", "blocks": ["mean+space", "layers+space"]},
     {"head": "additive", "blocks": "layers+ngrams+space"},

@@ -108,19 +108,25 @@ def saved_logits(run, split="test"):
 
 
 def test_a_pooling(cache, bert, other, tmp_path, monkeypatch):
-    def largest(tokens, lengths):
-        return torch.stack([part.amax(dim=0) for part in tokens.split(lengths.tolist())])
+    def root_mean_square(tokens, lengths):
+        parts = tokens.split(lengths.tolist())
+        return torch.stack([part.square().mean(dim=0).sqrt() for part in parts])
 
-    monkeypatch.setitem(POOLINGS, "max", Pooling(pool=largest))
+    monkeypatch.setitem(POOLINGS, "rms", Pooling(pool=root_mean_square))
     runs, text = through_everything(
         cache, bert, other, tmp_path, head=["space", "linear", "mlp", "logreg"],
-        pooling=["max", "first"],
+        pooling=["rms", "max", "first"],
     )  # fmt: skip
-    assert len(runs) == 1 + 2 + 2 + 2
-    assert "linear (max)" in text and "logreg (max)" in text and "linear (first)" in text
-    vectors = np.stack([tokens.max(axis=0) for tokens in tokens_of(cache, "test")])
+    assert len(runs) == 1 + 3 + 3 + 3
+    assert "linear (rms)" in text and "logreg (rms)" in text and "linear (first)" in text
+    tokens = tokens_of(cache, "test")
+    pooled = {
+        "rms": np.stack([np.sqrt((of_text**2).mean(axis=0)) for of_text in tokens]),
+        "max": np.stack([of_text.max(axis=0) for of_text in tokens]),
+    }
     for run in runs:
-        if run.record.system in ("linear (max)", "logreg (max)"):
+        if run.record.system in ("linear (rms)", "logreg (rms)", "linear (max)", "logreg (max)"):
+            vectors = pooled[run.head.pooling]
             weight, bias = (run.run.parameters[f"classifier.{x}"] for x in ("weight", "bias"))
             assert np.abs(vectors @ weight.T + bias - saved_logits(run)).max() < 1e-4
 
@@ -357,8 +363,8 @@ def refusal_of_cli(arguments):
 def test_what_is_unknown_is_refused_with_what_there_is(cache, tmp_path):
     said = refusal(spacelite.train, cache, head="attention", cache_dir=tmp_path, progress=False)
     assert said == f"head=attention: choose from {', '.join(heads.KINDS)}"
-    said = refusal(spacelite.train, cache, pooling="max", cache_dir=tmp_path, progress=False)
-    assert said == "pooling=max: choose from first, last, mean, pooler, layers"
+    said = refusal(spacelite.train, cache, pooling="rms", cache_dir=tmp_path, progress=False)
+    assert said == "pooling=rms: choose from first, last, mean, max, pooler, layers"
     said = refusal(spacelite.train, cache, temperature=2.0, cache_dir=tmp_path, progress=False)
     assert said == "temperature: no head of space, linear has this setting"
 

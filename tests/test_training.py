@@ -692,8 +692,8 @@ def test_no_head_at_all_is_refused(cache):
 def test_unknown_pooling_and_missing_pooler_are_refused(cache, distilbert, reviews, tmp_path):
     from conftest import embed
 
-    with pytest.raises(SpaceliteError, match="pooling=max: choose from first, last, mean"):
-        train(cache, [heads.config("linear", pooling="max")], TRAINING)
+    with pytest.raises(SpaceliteError, match="pooling=rms: choose from first, last, mean"):
+        train(cache, [heads.config("linear", pooling="rms")], TRAINING)
     path = embed(backbone=str(distilbert), dataset=str(reviews), cache_dir=tmp_path).path
     with Cache(path) as without, pytest.raises(SpaceliteError, match="has no pooler"):
         train(without, [heads.config("linear", pooling="pooler")], TRAINING)

@@ -1,5 +1,5 @@
 """Studies as Python users call them, with the options of the command line: cross-validation, the
-learning curve, the audit of labels."""
+learning curve, the audit of labels, the sweep of what a probe reads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from spacelite import files, heads
 from spacelite.api import columns
-from spacelite.api.arguments import NAME, checked
+from spacelite.api.arguments import NAME, NAMES, checked
 from spacelite.api.embedding import dataset_of
 from spacelite.api.results import CACHE, EmbeddedDataset, meant_by
 from spacelite.data import writers
@@ -22,12 +22,13 @@ from spacelite.lazy import pandas as pd
 from spacelite.progress import Progress, reporting
 from spacelite.reports.render import forms, markup, plots
 from spacelite.settings import choose_from
-from spacelite.studies import answers, cross_validation
+from spacelite.studies import answers, cross_validation, probing
 from spacelite.studies import audit as audits
 from spacelite.studies import learning_curve as curves
 from spacelite.studies.audit import Audit, Finding
 from spacelite.studies.cross_validation import CrossValidation
 from spacelite.studies.learning_curve import Curve
+from spacelite.studies.probing import LAYERS, POOLING, Probe, Sweep
 from spacelite.tasks import scored_by
 from spacelite.training import plan
 from spacelite.training.config import TrainingConfig
@@ -57,8 +58,8 @@ class _Study:
     @checked()
     def save(self, path: str | Path) -> Path:
         """Write everything to a file, whose name ends in .csv: of a learning curve a row for each
-        system, size and seed, of an audit one for each finding, of a cross-validation one for each
-        training example.
+        system, size and seed, of an audit one for each finding, of a sweep one for each probe, of a
+        cross-validation one for each training example.
 
         The rows of a cross-validation hold the predictions by the heads that did not see the
         example: `index`, `file`, `row` and its `label` (`labels` with semicolons between them in
@@ -568,3 +569,100 @@ def audit(
         answers.keep(cache.cache_dir, opened, "audit", result.as_json())
         labels = tuple(opened.label_names)
     return LabelAudit(result, labels)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LayerSweep(_Study):
+    """Which layer and which pooling a linear probe should read.
+
+    Attributes:
+        result: The probes, and what stands beside them.
+        cache: The cache.
+    """
+
+    result: Sweep
+    cache: EmbeddedDataset
+
+    @property
+    def choice(self) -> Probe:
+        """The probe that was chosen on validation, with its figures on test."""
+        return self.result.choice
+
+    @property
+    def probes(self) -> list[Probe]:
+        """All probes, in the order of layers."""
+        return self.result.probes
+
+    @property
+    def sentences(self) -> list[str]:
+        """How the probe was chosen, what that cost, and what its figure is worth."""
+        return self.result.sentences
+
+    def tables(self) -> list[Table]:
+        """The tables as they are printed."""
+        return self.result.tables()
+
+    def chart(self) -> Chart | None:
+        """What is drawn: the metric by layer; None if there are not several layers."""
+        return self.result.chart()
+
+    def as_json(self) -> dict[str, Any]:
+        """The figures as `sweep --json` prints them."""
+        return {"cache": self.cache.name, **self.result.as_json(), "sentences": self.sentences}
+
+    def _tables(self) -> list[Table]:
+        return self.tables()
+
+    def __repr__(self) -> str:
+        return f"<sweep of {len(self.probes)} probes: {self.choice.name}>"
+
+    def _repr_html_(self) -> str:
+        chart, rest = self.chart(), super()._repr_html_()
+        if chart is None:
+            return rest
+        drawn = plots.learning_curve(chart, "svg").decode()
+        return f"{drawn[drawn.index('<svg') :]}{rest}"
+
+
+@checked(cache=CACHE, over=NAMES)
+def sweep(
+    cache: EmbeddedDataset | str | Path | None = None,
+    over: str | Sequence[str] = (LAYERS, POOLING),
+    *,
+    metric: str = "accuracy",
+    seed: int = 0,
+    cache_dir: str | Path | None = None,
+    progress: Progress = True,
+) -> LayerSweep:
+    """Which layer, and which pooling of its tokens, a linear probe should read: chosen on
+    validation, measured on test afterwards.
+
+    A probe is a logistic regression on one vector per text. Beside each stand a control task
+    (Hewitt & Liang 2019), in which a text's label is drawn at random by its first token, and the
+    same probe on random weights, if the data are embedded with these too
+    (`backbone="random:minilm"`). No run is saved. Reports of the cache show the last result.
+
+    Args:
+        cache: What `embed` returned, or a cache's name or path. Default: the one embedded last.
+        over: What probes differ in: `layers` (the mean of each layer) and `pooling` (first, last,
+            mean and max of the cached layer).
+        metric: The metric that is compared and shown, such as `f1_macro`.
+        seed: Seed of the labels of the control task.
+        cache_dir: Folder of caches and runs. Default: that of the cache.
+        progress: True for bars, False for none, or a function called with (phase, done, total).
+
+    Returns:
+        The probes and the chosen one, which print themselves as tables and sentences.
+
+    Raises:
+        SpaceliteError: The cache cannot be used, or lacks the means of layers.
+    """
+    cache = dataset_of(cache, cache_dir)
+    with cache.open() as opened, reporting(progress) as on_progress:
+        opened.require_training()
+        result = probing.sweep(
+            opened, [over] if isinstance(over, str) else over, metric=metric, seed=seed,
+            on_progress=on_progress,
+        )  # fmt: skip
+        answers.keep(cache.cache_dir, opened, "sweep", result.as_json())
+    return LayerSweep(result, cache)

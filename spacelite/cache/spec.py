@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from spacelite import files
-from spacelite.backbones.files import BackboneFiles, located
+from spacelite.backbones.files import RANDOM, BackboneFiles, located
 from spacelite.backbones.model import (
     PRECISIONS,
     forward_precision,
@@ -93,6 +93,11 @@ class CacheSpec:
     def is_imported(self) -> bool:
         """Whether another program computed the hidden states, with a model that is not known."""
         return self.backbone_version.startswith(IMPORTED)
+
+    @property
+    def revision(self) -> str | None:
+        """The commit of the hub that the backbone is of; None if it is not from there."""
+        return self.backbone_version.partition("revision:")[2] or None
 
     @property
     def command(self) -> str:
@@ -188,10 +193,9 @@ class Encoding:
             precision = precision_here(
                 precision, resolve_device(settings.get("device", cls.device))
             )
-        kind, _, version = spec.backbone_version.partition(":")
         return cls(
             backbone=backbone or spec.backbone,
-            revision=version if kind == "revision" and backbone is None else None,
+            revision=spec.revision if backbone is None else None,
             layer=spec.layer,
             max_length=spec.max_length,
             dtype=spec.dtype,
@@ -206,9 +210,13 @@ class Encoding:
 
     @property
     def folder(self) -> Path | None:
-        """The folder of a local backbone, in full; None for others."""
-        # Path's own raises for over-long names.
-        return Path(self.backbone).absolute() if os.path.isdir(self.backbone) else None  # noqa: PTH112
+        """The folder of a local backbone, in full, below `random:` if its weights are; None for
+        others."""
+        random = RANDOM.fullmatch(self.backbone)
+        name = random[2] if random else self.backbone
+        if not os.path.isdir(name):  # noqa: PTH112 - Path's own raises for over-long names
+            return None
+        return Path(f"{self.backbone.removesuffix(name)}{Path(name).absolute()}")
 
     @property
     def files(self) -> BackboneFiles:

@@ -408,7 +408,8 @@ class LinearClassifier(TrainedClassifier):
     """A linear layer on one vector per text, trained with Adam.
 
     Args:
-        pooling: How the tokens become one vector: `first`, `last`, `mean`, `pooler` or `layers`.
+        pooling: How the tokens become one vector: `first`, `last`, `mean`, `max`, `pooler`,
+            or `layers`.
             Default: the classification token.
     """
 
@@ -422,7 +423,8 @@ class MLPClassifier(TrainedClassifier):
     """Two linear layers on one vector per text, trained with Adam.
 
     Args:
-        pooling: How the tokens become one vector: `first`, `last`, `mean`, `pooler` or `layers`.
+        pooling: How the tokens become one vector: `first`, `last`, `mean`, `max`, `pooler`,
+            or `layers`.
             Default: the classification token.
     """
 
@@ -457,7 +459,8 @@ class LogregClassifier(TextClassifier):
     """Logistic regression on one vector per text.
 
     Args:
-        pooling: How the tokens become one vector: `first`, `last`, `mean`, `pooler` or `layers`.
+        pooling: How the tokens become one vector: `first`, `last`, `mean`, `max`, `pooler`,
+            or `layers`.
         C: Strength of the L2 penalty, as in scikit-learn: the smaller, the stronger; "auto" chooses
             it by cross-validation, on standardised vectors.
     """
@@ -486,9 +489,9 @@ class FrozenEncoder(TransformerMixin, Embedding):  # type: ignore[misc]
     """A frozen backbone as a transformer: one vector per text. There is nothing to fit.
 
     Args:
-        pooling: How the tokens become one vector: `first`, `last`, `mean`, `pooler`, or `layers`
-            (the means of all layers side by side). None: the classification token. `pooler` and
-            `layers` do not depend on `layer`.
+        pooling: How the tokens become one vector: `first`, `last`, `mean`, `max`, `pooler`, or
+            `layers` (the means of all layers side by side). None: the classification token.
+            `pooler` and `layers` do not depend on `layer`.
     """
 
     pooling: str | None = "mean"

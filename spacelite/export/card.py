@@ -569,11 +569,10 @@ def embed_command(record: RunRecord) -> str:
     spec = record.spec
     if spec.is_imported:
         return ""
-    kind, _, version = spec.backbone_version.partition(":")
     given: dict[str, Any] = {
         "dataset": spec.dataset,
         "backbone": spec.backbone,
-        "revision": version if kind == "revision" else None,
+        "revision": spec.revision,
         "layer": spec.layer,
         "max-length": spec.max_length,
         "dtype": spec.dtype,

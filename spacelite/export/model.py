@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from spacelite.export.modeling_spacelite import SpaceliteForSequenceClassification
 
 KINDS = ("space", "linear", "mlp", "logreg", "additive", "tfidf")
-POOLINGS = ("first", "last", "mean", "pooler", "layers")
+POOLINGS = ("first", "last", "mean", "max", "pooler", "layers")
 STORED = ("float32", "float16", "bfloat16", "int8", "int4")
 PROBLEMS = {True: "multi_label_classification", False: "single_label_classification"}
 

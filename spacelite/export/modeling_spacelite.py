@@ -89,6 +89,8 @@ class Read(NamedTuple):
         if pooling == "pooler":
             assert self.pooled is not None  # noqa: S101 - the config says that there is a pooler
             return self.pooled
+        if pooling == "max":
+            return self.hidden.masked_fill(~self.kept[:, :, None], -torch.inf).amax(dim=1)
         weights = self.weights
         if pooling != "mean":
             number = self.kept.long().cumsum(dim=1)

@@ -175,7 +175,7 @@ def classifier_json(source: Source) -> dict[str, Any]:
         "unknown_id": special.unknown,
         "backbone": {
             "name": spec.backbone,
-            "revision": spec.backbone_version.partition("revision:")[2] or None,
+            "revision": spec.revision,
             "version": spec.backbone_version,
         },
         "run": {"id": run.id, "created": record.created, "spacelite": version("spacelite")},

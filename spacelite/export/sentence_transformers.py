@@ -38,7 +38,12 @@ from spacelite.types import Array
 PROMPT = "text"  # names the prefix that each text is read with
 TOKENS, TEXT, SUM = "token_embeddings", "sentence_embedding", "cls_token_embeddings"
 ACTIVATIONS = {"tanh": "Tanh", "relu": "ReLU", None: "Identity"}
-POOLED = {"first": "cls", "last": "lasttoken", "mean": "mean"}  # pooling -> its name there
+POOLED = {
+    "first": "cls",
+    "last": "lasttoken",
+    "mean": "mean",
+    "max": "max",
+}  # pooling -> its name there
 HEADS = ("space", "linear", "mlp", "logreg", "additive")
 
 

@@ -44,10 +44,16 @@ def mean(tokens: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
     return segment_sum(tokens, lengths) / lengths.view(-1, 1)
 
 
+def largest(tokens: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """The largest value of each dimension of each example's tokens: (n, d), (B,) -> (B, d)."""
+    return torch.segment_reduce(tokens, "max", lengths=lengths, axis=0)
+
+
 POOLINGS: dict[str, Pooling] = {
     "first": Pooling(position=0),
     "last": Pooling(position=-1),
     "mean": Pooling(pool=mean, is_mean=True),
+    "max": Pooling(pool=largest),
     "pooler": Pooling(from_backbone=True, dropout=0.1),  # as in the published baseline on BERT
     "layers": Pooling(from_layers=True, is_mean=True),
 }
@@ -65,7 +71,7 @@ class PooledConfig(HeadConfig):
     pooling: str = setting(
         "first",
         check=known_pooling,
-        help="Pooling(s) of the baselines: first, last, mean, pooler or layers.",
+        help="Pooling(s) of the baselines: first, last, mean, max, pooler or layers.",
         help_default="first; last for decoders and where the tokenizer pads on the left",
     )
 

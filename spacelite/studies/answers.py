@@ -22,14 +22,15 @@ from spacelite.runs.record import read_fields
 from spacelite.studies.audit import Audit
 from spacelite.studies.cross_validation import CrossValidation
 from spacelite.studies.learning_curve import Curve
+from spacelite.studies.probing import Sweep
 
 log = logging.getLogger(__name__)
 
 FOLDER = "questions"
 FORMAT = 1
 # By the command that they are the answer of, in the order of a report.
-STUDIES: dict[str, type[CrossValidation] | type[Curve] | type[Audit]] = {
-    "cv": CrossValidation, "curve": Curve, "audit": Audit,
+STUDIES: dict[str, type[CrossValidation] | type[Curve] | type[Audit] | type[Sweep]] = {
+    "cv": CrossValidation, "curve": Curve, "audit": Audit, "sweep": Sweep,
 }  # fmt: skip
 
 

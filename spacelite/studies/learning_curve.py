@@ -677,25 +677,34 @@ def validation_covariance(metric: str, task: Task, labels: Array, logits: Array)
     seeds, from logits (M, S, V, C), NaN for a head that diverged: the jackknife that leaves out one
     of 40 groups at a time. All sizes share the examples, and most of what these vary by they vary
     by alike; only the rest matters to differences between sizes."""
-    sizes, seeds, examples, classes = logits.shape
-    compute = task.metrics[metric].compute
-    groups = min(GROUPS, examples)
-    group = np.random.default_rng(0).permutation(examples) % groups
-    values = np.full((groups, sizes, seeds), np.nan)
+    sizes, seeds, examples, _ = logits.shape
+    values = np.full((min(GROUPS, examples), sizes, seeds), np.nan)
     for size, seed in np.ndindex(sizes, seeds):
-        of_head = logits[size, seed].astype(np.float64)
-        if not np.isfinite(of_head).all():
-            continue
-        predicted = task.decide(of_head)
-        for left_out in range(groups):
-            kept = group != left_out
-            outcome = task.outcome(
-                np.nan, np.nan, float(task.correct(predicted[kept], labels[kept]).mean()),
-                task.confusion(labels[kept], predicted[kept], classes), labels[kept], of_head[kept],
-            )  # fmt: skip
-            value = compute(outcome)
-            values[left_out, size, seed] = np.nan if value is None else value
+        if np.isfinite(logits[size, seed]).all():
+            values[:, size, seed] = left_out(metric, task, labels, logits[size, seed])
     means = np.nan_to_num(values.mean(axis=2))
     apart = means - means.mean(axis=0)
-    covariance: Array = (groups - 1) / groups * apart.T @ apart
+    covariance: Array = (len(apart) - 1) / len(apart) * apart.T @ apart
     return covariance
+
+
+def left_out(metric: str, task: Task, labels: Array, logits: Array) -> Array:
+    """A metric of V examples, from logits (V, C), without each of 40 groups of them, or without
+    each example if there are fewer, (G,); NaN if undefined."""
+    groups = min(GROUPS, len(labels))
+    group = np.random.default_rng(0).permutation(len(labels)) % groups
+    return np.array([figure(metric, task, labels, logits, group != one) for one in range(groups)])
+
+
+def figure(
+    metric: str, task: Task, labels: Array, logits: Array, rows: Array | slice = slice(None)
+) -> float:
+    """A metric of the examples `rows`, from the logits (V, C) of all; NaN if undefined."""
+    labels, logits = labels[rows], logits[rows].astype(np.float64)
+    predicted = task.decide(logits)
+    outcome = task.outcome(
+        np.nan, np.nan, float(task.correct(predicted, labels).mean()),
+        task.confusion(labels, predicted, logits.shape[1]), labels, logits,
+    )  # fmt: skip
+    value = task.metrics[metric].compute(outcome)
+    return np.nan if value is None else value

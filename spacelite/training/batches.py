@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import cached_property
@@ -187,8 +187,34 @@ class TokenSplit:
         SpaceliteError if the pooling needs a pooler and the backbone has none, or layer means that
         the cache lacks."""
         if pooling not in self._features:
-            self._features[pooling] = self._pool(pooling)
+            if POOLINGS[pooling].from_backbone:
+                self._features[pooling] = torch.from_numpy(self._split.pooled).to(self.device)
+            elif POOLINGS[pooling].from_layers:
+                self._features[pooling] = torch.from_numpy(self._split.layer_means).to(self.device)
+            else:
+                self.pool([pooling])
         return self._features[pooling]
+
+    def pool(self, names: Sequence[str]) -> None:
+        """Compute the features by several poolings of tokens in one pass over them."""
+        rows, scratch = self.in_order()[self.held], Scratch()
+        vectors = [torch.zeros(len(self), self.width, device=self.device) for _ in names]
+        for first, last in self.groups(rows, 1):
+            examples = rows[first:last]
+            part = slice(examples[0], examples[-1] + 1)
+            self.load(examples)
+            lengths = torch.from_numpy(self.lengths[examples]).to(self.device)
+            for name, of_pooling in zip(names, vectors, strict=True):
+                pooling = POOLINGS[name]
+                if pooling.pool is not None:
+                    of_pooling[part] = pooling.pool(self.gather(examples, scratch), lengths)
+                    continue
+                offset = 0 if pooling.position == 0 else self.lengths[examples] - 1
+                starts, single = self._starts[examples] + offset, np.ones(len(examples), np.int64)
+                of_pooling[part] = self._rows(examples, starts, single, scratch)
+        self.release()
+        ranks.add_up(vectors)
+        self._features |= dict(zip(names, vectors, strict=True))
 
     @cached_property
     def standardisation(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -217,29 +243,6 @@ class TokenSplit:
         deviation = (squares / of_all.count).sqrt()
         scale = torch.where(varies(mean, deviation), 1 / deviation, 0)
         return mean.float(), scale.float()
-
-    def _pool(self, name: str) -> torch.Tensor:
-        pooling = POOLINGS[name]
-        if pooling.from_backbone:
-            return torch.from_numpy(self._split.pooled).to(self.device)
-        if pooling.from_layers:
-            return torch.from_numpy(self._split.layer_means).to(self.device)
-        rows, scratch = self.in_order()[self.held], Scratch()
-        vectors = torch.zeros(len(self), self.width, device=self.device)
-        for first, last in self.groups(rows, 1):
-            examples = rows[first:last]
-            self.load(examples)
-            if pooling.pool is not None:
-                lengths = torch.from_numpy(self.lengths[examples]).to(self.device)
-                pooled = pooling.pool(self.gather(examples, scratch), lengths)
-            else:
-                offset = 0 if pooling.position == 0 else self.lengths[examples] - 1
-                starts, single = self._starts[examples] + offset, np.ones(len(examples), np.int64)
-                pooled = self._rows(examples, starts, single, scratch)
-            vectors[examples[0] : examples[-1] + 1] = pooled
-        self.release()
-        ranks.add_up([vectors])
-        return vectors
 
     def _rows(
         self, examples: Array, starts: Array, lengths: Array, scratch: Scratch

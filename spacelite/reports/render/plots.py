@@ -193,7 +193,7 @@ def learning_curve_panel(chart: Chart) -> tuple[list[Trace], Panel]:
 
     figure, traces = graph_objects.Figure(), chart_traces(chart)
     for trace, series in zip(traces, chart.series, strict=True):
-        hover = f"{html.escape(trace.name)}<br>%{{x:,}} examples"
+        hover = f"{html.escape(trace.name)}<br>{chart.axis}: %{{x:,}}"
         _add(figure, trace, len(chart.series), symbol=trace.marker[0] or "circle", hover=hover)
         if series.line:
             sizes, values = zip(*series.line, strict=True)
@@ -214,7 +214,7 @@ def learning_curve_panel(chart: Chart) -> tuple[list[Trace], Panel]:
                 hovertemplate=f"{hover}: %{{y:.4f}}, extrapolated<extra></extra>",
             )  # fmt: skip
     ticks = {"tickvals": chart.sizes, "ticktext": chart.ticks, "tickangle": 0}
-    axis = {"type": "log", "title": "training examples", **ticks}
+    axis = {"type": "log" if chart.logarithmic else "linear", "title": chart.axis, **ticks}
     panel = _panel(chart.heading, chart.text, figure, margin=MARGINS, height=420, xaxis=axis)
     return traces, panel
 
@@ -369,7 +369,8 @@ def learning_curve(chart: Chart, form: str) -> bytes:
                     [size], [value], None if math.isnan(low) else errors, fmt=marker,
                     color=colour, mfc="white", markersize=4, capsize=3, lw=1,
                 )  # fmt: skip
-        panel.set(xscale="log", xlabel="training examples", ylabel=chart.heading)
+        scale = "log" if chart.logarithmic else "linear"
+        panel.set(xscale=scale, xlabel=chart.axis, ylabel=chart.heading)
         panel.set_xticks(chart.sizes, chart.ticks)
         panel.minorticks_off()
         handles, names = panel.get_legend_handles_labels()
@@ -451,8 +452,8 @@ def _reliability(analysis: Analysis) -> Figure:
 
 
 def in_characters(chart: Chart, *, width: int = DRAWN_WIDTH, plain: bool = False) -> str:
-    """Draw a chart: numbers of examples on a logarithmic axis, a mark for each system, dots for the
-    power law; at most `width` characters a line. `plain` uses ASCII alone."""
+    """Draw a chart: numbers of examples on a logarithmic axis, or layers, a mark for each system,
+    dots for the power law; at most `width` characters a line. `plain` uses ASCII alone."""
     points = [
         (size, value)
         for series in chart.series
@@ -465,10 +466,11 @@ def in_characters(chart: Chart, *, width: int = DRAWN_WIDTH, plain: bool = False
     labels = {tick: f"{tick:.{places}f}" for tick in ticks}
     left = max(map(len, labels.values())) + 1
     columns, rows = width - left - 3, DRAWN_HEIGHT - 3
-    first, last = (math.log(end) for end in (min(points)[0], max(points)[0]))
+    scale = math.log if chart.logarithmic else float
+    first, last = (scale(end) for end in (min(points)[0], max(points)[0]))
 
     def column(size: float) -> int:
-        share = (math.log(size) - first) / (last - first) if last > first else 0.5
+        share = (scale(size) - first) / (last - first) if last > first else 0.5
         return round(share * (columns - 3)) + 1
 
     def row(value: float) -> int:

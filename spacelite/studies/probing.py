@@ -1,0 +1,624 @@
+"""Probing: which layer, and which pooling of its tokens, a linear probe should read. The choice is
+made on validation, and test is read once, after it.
+
+Beside every probe stand a control task, which says how much of its figure a probe can learn by
+heart (Hewitt & Liang, "Designing and Interpreting Probes with Control Tasks", EMNLP 2019), and the
+same probe on a backbone with random weights.
+
+Shapes: N examples of a split, p values of a vector, C classes, G groups of examples.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from spacelite import heads
+from spacelite.backbones.files import RANDOM
+from spacelite.cache import store
+from spacelite.cache.dtypes import DTYPES
+from spacelite.cache.spec import CacheSpec
+from spacelite.cache.split import CachedSplit, TokenRows
+from spacelite.cache.store import Cache
+from spacelite.data.writers import rounded
+from spacelite.document import (
+    Block,
+    Bullets,
+    Cell,
+    Chart,
+    Heading,
+    Line,
+    Plot,
+    Series,
+    Table,
+    decimals,
+    one_place,
+)
+from spacelite.errors import SpaceliteError
+from spacelite.heads.logistic import AUTO
+from spacelite.metrics.rationales import LEVEL, Estimate
+from spacelite.metrics.scores import METRICS
+from spacelite.progress import OnProgress
+from spacelite.runs.record import read_fields
+from spacelite.settings import LARGEST_SEED, choose_from, require, whole_number
+from spacelite.studies.learning_curve import figure, left_out, require_metric
+from spacelite.tasks import Task
+from spacelite.types import Array
+
+log = logging.getLogger(__name__)
+
+LAYERS, POOLING = "layers", "pooling"  # what a sweep is over
+POOLED = ("first", "last", "mean", "max")  # poolings of the cached layer
+PROBE = heads.config("logreg", pooling="mean", C=AUTO)
+# What a cache of random weights has to have in common with that of the backbone.
+SAME = (
+    "dataset_hash", "label_names", "task", "tokenizer_hash", "max_length", "layer", "padding",
+    "prefix", "stride", "skip_first",
+)  # fmt: skip
+# What probes without hidden states read: (N, 1) of a split.
+BASELINES: dict[str, Callable[[CachedSplit], Array]] = {
+    "the number of tokens": lambda split: split.lengths[:, None].astype(np.float32),
+    "nothing": lambda split: np.zeros((len(split), 1), np.float32),
+}
+ESTIMATES = ("figure", "behind", "control", "selectivity", "random", "beyond_random")
+
+
+class Reading(NamedTuple):
+    """What a probe reads: a pooling of the tokens of a layer, counted from 0, the embeddings."""
+
+    layer: int
+    pooling: str
+
+    @property
+    def name(self) -> str:
+        """`layer 3, mean`."""
+        return f"layer {self.layer}, {self.pooling}"
+
+
+@dataclass(frozen=True)
+class Probe:
+    """How good a probe is: on validation, by which one is chosen, and with 95% intervals on the
+    split that is read after the choice."""
+
+    name: str
+    layer: int | None  # None for a baseline
+    pooling: str | None
+    validation: float
+    figure: Estimate
+    behind: Estimate  # the chosen one's figure less this one's
+    control: Estimate | None = None  # None without a control task, as for a baseline
+    selectivity: Estimate | None = None  # the figure less that of the control task
+    random: Estimate | None = None  # on a backbone with random weights; None without its cache
+    beyond_random: Estimate | None = None  # the figure less that on random weights
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Probes that differ in what they read, in the order of layers, and the one that was chosen on
+    validation."""
+
+    metric: str
+    split: str  # that was read after the choice; validation itself if there is no test
+    train: int  # examples, as the next two
+    validation: int
+    examples: int  # of `split`
+    probes: list[Probe]
+    chosen: int  # index of one of the probes
+    baselines: list[Probe]  # probes that read the number of tokens, or nothing
+    types: int  # different first tokens of training texts; 0 without a control task
+    known_types: float  # the share of the texts of `split` that begin with one of these
+    random: str | None  # the name of the cache of random weights
+    wants_random: bool  # whether there could be one
+    seed: int  # of the control task's labels
+    seconds: float
+
+    @property
+    def choice(self) -> Probe:
+        """The probe that was chosen."""
+        return self.probes[self.chosen]
+
+    # As JSON, and as csv.
+
+    def as_json(self) -> dict[str, Any]:
+        """The figures as a JSON object."""
+        content = {**vars(self), "choice": self.choice.name}
+        for name in ("probes", "baselines"):
+            content[name] = [
+                {
+                    of: value
+                    if not isinstance(value, Estimate)
+                    else {"value": value.value, "interval": [value.low, value.high]}
+                    for of, value in vars(probe).items()
+                }
+                for probe in content[name]
+            ]
+        return content
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Sweep:
+        """What `as_json` returned. Raises ValueError, KeyError or TypeError for anything else."""
+        probes, baselines = (
+            [
+                Probe(**{**probe, **{of: _estimate_of(probe[of]) for of in ESTIMATES}})
+                for probe in content[name]
+            ]
+            for name in ("probes", "baselines")
+        )
+        saved = read_fields(cls, content, but=("probes", "baselines"))
+        return cls(probes=probes, baselines=baselines, **saved)
+
+    def csv_rows(self) -> list[Sequence[Any]]:
+        """A row for each probe, below a row of headings; each figure with its interval."""
+        headings = ["probe", "layer", "pooling", "chosen", "validation"]
+        for name in ESTIMATES:
+            headings += [name, f"{name}_low", f"{name}_high"]
+        rows: list[Sequence[Any]] = [headings]
+        for probe in [*self.probes, *self.baselines]:
+            values: list[float | None] = [probe.validation]
+            for name in ESTIMATES:
+                values += getattr(probe, name) or (None, None, None)
+            shown = [None if value is None else rounded(value) for value in values]
+            rows.append([
+                probe.name, probe.layer, probe.pooling, probe is self.choice, *shown
+            ])  # fmt: skip
+        return rows
+
+    # For readers.
+
+    def tables(self) -> list[Table]:
+        """The probes and how far they are behind the chosen one; and what stands beside them."""
+        what = METRICS[self.metric].heading
+        of_split = self.split.capitalize()
+        lines = [
+            Line.of(
+                f"{probe.name} (chosen)" if probe is self.choice else probe.name,
+                Cell(decimals(probe.validation, 3), best=probe is self.choice),
+                _shown(probe.figure),
+                "–" if probe is self.choice else _in_points(probe.behind),
+            )
+            for probe in [*self.probes, *self.baselines]
+        ]
+        columns = ["Probe reads", "Validation", f"{of_split} (95%)", "Points behind the chosen"]
+        tables = [Table(f"{what} by what a probe reads", columns, lines, "sweep")]
+        beside = {
+            "control": "Control task", "selectivity": "Selectivity", "random": "Random weights",
+        }  # fmt: skip
+        known = [name for name in beside if getattr(self.choice, name) is not None]
+        if known:
+            lines = [
+                Line.of(probe.name, *(_shown(getattr(probe, name)) for name in known))
+                for probe in self.probes
+            ]
+            caption = f"What stands beside it: {METRICS[self.metric].in_words} on {self.split}"
+            columns = ["Probe reads", *(beside[name] for name in known)]
+            tables.append(Table(caption, columns, lines, "sweep"))
+        return tables
+
+    def chart(self) -> Chart | None:
+        """The means of layers as they are drawn, with what stands beside them; None if there are
+        not several."""
+        means = [probe for probe in self.probes if probe.pooling == "mean"]
+        layers = [probe.layer for probe in means if probe.layer is not None]
+        if len(layers) < 2:
+            return None
+        curves: dict[str, list[Estimate | None]] = {
+            "the data's labels": [probe.figure for probe in means],
+            "random weights": [probe.random for probe in means],
+            "control task": [probe.control for probe in means],
+            **{f"reads {probe.name}": [probe.figure] * len(means) for probe in self.baselines},
+        }
+        series = [
+            Series(
+                name,
+                layers,
+                [math.nan if of is None else of.value for of in estimates],
+                [math.nan if of is None else (of.high - of.low) / 2 for of in estimates],
+            )
+            for name, estimates in curves.items()
+            if any(estimates)
+        ]
+        heading = f"{METRICS[self.metric].heading} on {self.split}"
+        text = f"{heading} of probes on the mean of each layer; bands are 95% intervals."
+        return Chart("layers", heading, text, series, "layer", logarithmic=False)
+
+    @property
+    def sentences(self) -> list[str]:
+        """How the probe was chosen, what that cost, and what its figure is worth."""
+        metric, choice, count = METRICS[self.metric].in_words, self.choice, len(self.probes)
+        on_test = self.split != "validation"
+        read = f"{self.split} was read once, after the choice"
+        if not on_test:
+            read = (
+                "there is no test split, so that all figures are of the examples that it was "
+                "chosen by, and that of the chosen one is too good"
+            )
+        sentences = [
+            f"{count} probes, each a logistic regression on one vector per text fitted to "
+            f"{self.train:,} training examples, were compared by {metric} on {self.validation:,} "
+            f"validation examples; {read}. Intervals: 95%, jackknife over groups of examples."
+        ]
+        if on_test:
+            sentences.append(
+                f"Chosen: {choice.name}. Its {metric} on validation, "
+                f"{decimals(choice.validation, 3)}, is the best of {count} and therefore too good; "
+                f"on {self.split} it is {_shown(choice.figure)}, of {self.examples:,} examples."
+            )
+        else:
+            sentences.append(f"Chosen: {choice.name}, {metric} {_shown(choice.figure)}.")
+        others = [probe.behind for probe in self.probes if probe is not choice]
+        behind = sum(of.low > 0 for of in others)
+        ahead = sum(of.high < 0 for of in others)
+        if others:
+            sentences.append(
+                f"Of the {len(others)} others, {behind} {_are(behind)} worse on {self.split} and "
+                f"{ahead} {_are(ahead)} better by more than chance explains; "
+                f"{len(others) - behind - ahead} cannot be told apart from it (each interval by "
+                "itself)."
+            )
+        best = max(self.probes, key=lambda probe: probe.figure.value)
+        if on_test and best is not choice:
+            sentences.append(
+                f"Choosing by {self.split} itself would have taken {best.name} and reported "
+                f"{decimals(best.figure.value, 3)}, {_in_points(_negative(best.behind))} points "
+                "more: that is what looking would have flattered it by."
+            )
+        elif on_test:
+            sentences.append(f"It is the best on {self.split} too.")
+        if self.types and choice.selectivity is not None:
+            sentences.append(
+                "Control task (Hewitt & Liang 2019): a text's label is that of a random training "
+                "example, the same for all texts that begin with the same token "
+                f"({self.types:,} different ones; {self.known_types:.1%} of the texts of "
+                f"{self.split} begin with one of them). What a probe reaches on it, it has learned "
+                "by heart. Selectivity is the figure less that of the control task."
+            )
+        else:
+            sentences.append(
+                "There is no control task: token ids are not known, or all texts begin alike."
+            )
+        sentences += [
+            f"A probe that reads {probe.name} reaches {decimals(probe.figure.value, 3)}; the "
+            f"chosen one is {_in_points(probe.behind)} points better."
+            for probe in self.baselines
+        ]
+        if choice.beyond_random is not None:
+            sentences.append(
+                f"On random weights ({self.random}), the same probe reaches "
+                f"{decimals(choice.random.value if choice.random else math.nan, 3)}: what the "
+                f"backbone has learned is worth {_in_points(choice.beyond_random)} points."
+            )
+        elif self.wants_random:
+            sentences.append(
+                "There is no baseline of random weights: embed the same data with the backbone's "
+                "name after random: (random:minilm) and the same settings."
+            )
+        sentences.append(f"The choice and all that stands beside it took {self.seconds:.0f} s.")
+        return sentences
+
+    def report_blocks(self, origin: str, number: str) -> list[Block]:
+        """The part of a report; `origin` is a sentence that says where the figures come from,
+        `number` that of the part, which is in the plot's name."""
+        blocks: list[Block] = [Heading(2, "Which layer a probe should read")]
+        chart = self.chart()
+        if chart is not None:
+            blocks.append(Plot("layers", f"layers-{number}", chart.text, chart))
+        return [*blocks, *self.tables(), Bullets([origin, *self.sentences])]
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
+
+
+def _negative(estimate: Estimate) -> Estimate:
+    return Estimate(-estimate.value, -estimate.high, -estimate.low)
+
+
+def _shown(estimate: Estimate | None) -> str:
+    """`0.665 (0.644 to 0.686)`."""
+    if estimate is None:
+        return "–"
+    value, low, high = (decimals(of, 3).replace("-", "−") for of in estimate)
+    return f"{value} ({low} to {high})"
+
+
+def _in_points(estimate: Estimate) -> str:
+    value, low, high = (one_place(100 * of) for of in estimate)
+    return f"{value} ({low} to {high})"
+
+
+def _estimate_of(content: Mapping[str, Any] | None) -> Estimate | None:
+    if content is None:
+        return None
+    # null becomes NaN.
+    values = (content["value"], *content["interval"])
+    return Estimate(*(math.nan if value is None else float(value) for value in values))
+
+
+# What probes read.
+
+
+def readings(cache: Cache, over: Sequence[str]) -> list[Reading]:
+    """What is compared: the means of all layers, and poolings of the cached one. Raises
+    SpaceliteError if there are no layer means."""
+    unknown = [name for name in over if name not in (LAYERS, POOLING)]
+    if unknown or not over:
+        what = (
+            f"{unknown[0]}: {choose_from(unknown[0], (LAYERS, POOLING))}" if unknown else "nothing"
+        )
+        raise SpaceliteError(f"a sweep is over layers, pooling, or both, not over {what}")
+    found: list[Reading] = []
+    if LAYERS in over:
+        found += [Reading(number, "mean") for number in range(_layers(cache))]
+    layer = cache.spec.layer
+    if layer < 0 and cache.layers is not None:
+        layer += _layers(cache)
+    if POOLING in over:
+        found += [
+            Reading(layer, pooling)
+            for pooling in POOLED
+            if not (pooling == "first" and cache.spec.skip_first)
+        ]
+    return list(dict.fromkeys(found))
+
+
+def _layers(cache: Cache) -> int:
+    """The number of layers whose means there are."""
+    _, layers, _ = next(iter(cache.require_layers().splits.values())).shape
+    return int(layers)
+
+
+def vectors(
+    cache: Cache, split: str, wanted: Sequence[Reading], over: Sequence[str]
+) -> list[Array]:
+    """What each probe reads of a split, (N, p) float32 each, after one pass over its tokens and
+    one over its layer means."""
+    from spacelite.training.batches import TokenSplit
+
+    of_split = cache.splits[split]
+    of_layers = [LAYERS in over and reading.pooling == "mean" for reading in wanted]
+    pools = [reading.pooling for reading, mean in zip(wanted, of_layers, strict=True) if not mean]
+    # Read from the file: no token is needed twice.
+    tokens = TokenSplit(of_split, split, budget=0) if pools else None
+    if tokens is not None:
+        tokens.pool(pools)
+    means = (
+        of_split.layer_means.reshape(len(of_split), _layers(cache), -1) if any(of_layers) else None
+    )
+    found: list[Array] = []
+    for reading, mean in zip(wanted, of_layers, strict=True):
+        if mean and means is not None:
+            found.append(means[:, reading.layer].astype(np.float32))
+        elif tokens is not None:
+            found.append(tokens.features(reading.pooling).numpy())
+    return found
+
+
+# The control task.
+
+
+def shared_beginning(split: CachedSplit) -> int:
+    """The number of tokens with which all texts of a split begin alike: special ones, and those of
+    a prefix."""
+    ids, starts = split.read_token_ids(), split.offsets[:-1]
+    count, shortest = 0, int(split.lengths.min())
+    while count < shortest and (ids[starts + count] == ids[count]).all():
+        count += 1
+    return count
+
+
+def types_of(split: CachedSplit, beginning: int) -> Array:
+    """The type of each text: the id of its first token after a shared `beginning`, (N,)."""
+    at = np.minimum(beginning, split.lengths - 1)
+    types: Array = split.read_token_ids()[split.offsets[:-1] + at]
+    return types
+
+
+def control_labels(types: Array, labels: Array, seed: int) -> Array:
+    """The labels of texts in the control task, by their types (n,): each type has the label of a
+    random one of the training examples, so that labels are as frequent as `labels` (N,)."""
+    drawn = {
+        kind: np.random.default_rng([seed, kind]).integers(len(labels))
+        for kind in np.unique(types).tolist()
+    }
+    of_types: Array = labels[[drawn[kind] for kind in types.tolist()]]
+    return of_types
+
+
+# Random weights.
+
+
+def random_cache(cache: Cache, over: Sequence[str]) -> Path | None:
+    """The finished cache of the same data by the same backbone with random weights, those of the
+    lowest seed; None if there is none beside this one."""
+    found = {}
+    for path in cache.path.parent.glob("random*.h5"):
+        if not store.is_cache(path):
+            continue
+        try:
+            with Cache(path) as other:
+                seed = _seed_of(other.spec, cache.spec)
+                if seed is not None:
+                    other.require_complete()
+                    if LAYERS in over:
+                        other.require_layers()
+                    found[seed] = path
+        except SpaceliteError as error:
+            log.warning("%s is left out: %s", path.stem, error)
+    return found[min(found)] if found else None
+
+
+def _seed_of(random: CacheSpec, spec: CacheSpec) -> int | None:
+    """The seed of random weights in place of those of a backbone; None for other caches."""
+    named = RANDOM.fullmatch(random.backbone)
+    alike = all(getattr(random, name) == getattr(spec, name) for name in SAME)
+    if named is None or not alike or not random.backbone_version.endswith(spec.backbone_version):
+        return None
+    return int(named[1] or 0)
+
+
+# Measuring.
+
+
+def measured(metric: str, task: Task, labels: Array, logits: Array) -> Array:
+    """A metric of examples from logits (N, C), and below it the same without each of G groups of
+    them, (1 + G,)."""
+    whole = figure(metric, task, labels, logits)
+    return np.concatenate([[whole], left_out(metric, task, labels, logits)])
+
+
+def estimate(values: Array) -> Estimate:
+    """A figure as `measured`, or a difference of two, with its interval: that of the jackknife over
+    G groups (Efron & Tibshirani 1993, ch. 11), and Student's t with G - 1 degrees of freedom."""
+    from scipy.special import stdtrit
+
+    value, without = float(values[0]), values[1:]
+    groups = len(without)
+    variance = (groups - 1) / groups * float(((without - without.mean()) ** 2).sum())
+    half = float(stdtrit(groups - 1, (1 + LEVEL) / 2)) * math.sqrt(variance)
+    return Estimate(value, value - half, value + half)
+
+
+def _rows(vectors: Array, labels: Array | None = None) -> TokenRows:
+    """Vectors (N, p) as texts of one token, whose mean it is."""
+    rows = TokenRows(vectors, np.arange(len(vectors) + 1), DTYPES["float32"])
+    return rows if labels is None else replace(rows, labels=labels)
+
+
+def sweep(
+    cache: Cache,
+    over: Sequence[str] = (LAYERS, POOLING),
+    *,
+    metric: str = "accuracy",
+    seed: int = 0,
+    on_progress: OnProgress = lambda phase, done, total: None,
+) -> Sweep:
+    """Fit a probe to each thing that it could read of an open, complete cache, choose one by a
+    metric on validation, and measure all of them, with what stands beside them, on test. `seed` is
+    that of the control task's labels. Progress is counted in fits (`fit`)."""
+    from spacelite.heads.base import Objective
+    from spacelite.training import engine
+    from spacelite.training.batches import TokenSplit
+
+    started = time.perf_counter()
+    require_metric(metric)
+    require("seed", seed, whole_number(0, LARGEST_SEED))
+    cache.require_complete()
+    wanted, random = readings(cache, over), random_cache(cache, over)
+    task, train, validation = cache.task, cache.splits["train"], cache.splits["validation"]
+    of_train, beginning = _control_of_train(cache, seed)
+    objective, done = Objective(task, len(cache.label_names)), 0
+    total = 2 + len(wanted) * (1 + (of_train is not None) + (random is not None))
+
+    def fit(inputs: Array, labels: Array) -> Callable[[Array], Array]:
+        """A probe fitted to vectors (N, p): its logits (n, C) for others (n, p)."""
+        nonlocal done
+        on_progress("fit", done, total)
+        examples = TokenSplit(_rows(inputs, labels))
+        fitted = heads.kind(PROBE.kind).fit(PROBE, examples, objective, "none")
+        parameters = {name: value.numpy() for name, value in fitted.parameters.items()}
+        done += 1
+        return lambda others: engine.predict(PROBE, parameters, objective, _rows(others))
+
+    inputs = vectors(cache, "train", wanted, over)
+    probes = [fit(of_reading, train.labels) for of_reading in inputs]
+    controls = [] if of_train is None else [fit(of_reading, of_train) for of_reading in inputs]
+    baselines = {name: fit(of(train), train.labels) for name, of in BASELINES.items()}
+    del inputs
+
+    on_validation = [
+        figure(metric, task, validation.labels, probe(of_reading))
+        for probe, of_reading in zip(
+            probes, vectors(cache, "validation", wanted, over), strict=True
+        )
+    ]
+    if np.isnan(on_validation).all():
+        raise SpaceliteError(
+            f"metric={metric} has no value on validation: choose another metric", ["metric"]
+        )
+    chosen = int(np.nanargmax(on_validation))
+
+    # From here on nothing is chosen.
+    name = "test" if "test" in cache.splits else "validation"
+    split = cache.splits[name]
+    inputs = vectors(cache, name, wanted, over)
+
+    def measure(labels: Array, probe: Callable[[Array], Array], inputs: Array) -> Array:
+        return measured(metric, task, labels, probe(inputs))
+
+    values = [measure(split.labels, *of) for of in zip(probes, inputs, strict=True)]
+    beside: list[dict[str, Any]] = [{} for _ in wanted]
+    known_types = 0.0
+    if of_train is not None:
+        types = types_of(split, beginning)
+        known_types = float(np.isin(types, types_of(train, beginning)).mean())
+        labels = control_labels(types, train.labels, seed)
+        for at, of in enumerate(zip(controls, inputs, strict=True)):
+            control = measure(labels, *of)
+            beside[at] |= {
+                "control": estimate(control), "selectivity": estimate(values[at] - control),
+            }  # fmt: skip
+    del inputs
+    if random is not None:
+        with Cache(random) as other:
+            pairs = zip(
+                vectors(other, "train", wanted, over), vectors(other, name, wanted, over),
+                strict=True,
+            )  # fmt: skip
+            for at, (of_other, held) in enumerate(pairs):
+                on_random = measure(split.labels, fit(of_other, train.labels), held)
+                beside[at] |= {
+                    "random": estimate(on_random),
+                    "beyond_random": estimate(values[at] - on_random),
+                }
+    on_progress("fit", total, total)
+    of_baselines = {
+        of: measure(split.labels, baselines[of], BASELINES[of](split)) for of in baselines
+    }
+    return Sweep(
+        metric=metric,
+        split=name,
+        train=len(train),
+        validation=len(validation),
+        examples=len(split),
+        probes=[
+            Probe(
+                reading.name, *reading, on_validation[at], estimate(values[at]),
+                estimate(values[chosen] - values[at]), **beside[at],
+            )
+            for at, reading in enumerate(wanted)
+        ],
+        chosen=chosen,
+        baselines=[
+            Probe(
+                of, None, None,
+                figure(metric, task, validation.labels, baselines[of](BASELINES[of](validation))),
+                estimate(of_baseline), estimate(values[chosen] - of_baseline),
+            )
+            for of, of_baseline in of_baselines.items()
+        ],
+        types=0 if of_train is None else len(np.unique(types_of(train, beginning))),
+        known_types=known_types,
+        random=None if random is None else random.stem,
+        wants_random=not cache.spec.is_imported and not RANDOM.fullmatch(cache.spec.backbone),
+        seed=seed,
+        seconds=time.perf_counter() - started,
+    )  # fmt: skip
+
+
+def _control_of_train(cache: Cache, seed: int) -> tuple[Array | None, int]:
+    """The labels of training texts in the control task, and with how many tokens all of them begin;
+    None where token ids are not known, or the labels would be all the same."""
+    if not cache.has_token_ids:
+        return None, 0
+    train = cache.splits["train"]
+    beginning = shared_beginning(train)
+    labels = control_labels(types_of(train, beginning), train.labels, seed)
+    several = len(np.unique(labels, axis=0)) > 1 and cache.task.learnable(labels)
+    return (labels if several else None), beginning
