@@ -59,7 +59,8 @@ def embed(
     """Run a frozen backbone once over a data set and keep every token's hidden state.
 
     Options:
-        backbone: Hub name, local folder, or minilm (no network needed).
+        backbone: Hub name, local folder, or minilm (no network needed); random: before any of them
+            for random weights, a baseline.
         dataset: imdb, hatexplain, hatexplain:2, demo, any hub name, a
             csv/tsv/json/jsonl/parquet file, or a folder of them.
         max_length: Maximum tokens per text; the rest is cut off.

@@ -90,9 +90,9 @@ def _sweep(context: typer.Context, over: str) -> None:
     del given["sweep"]
     for name in given:
         raise SpaceliteError(
-            f"sweep={over}: {name} has no effect on what a probe should read: leave one of them "
+            f"{name}: it has no effect with sweep={over}, which trains no heads: leave one of them "
             "out",
-            ["sweep", name],
+            [name, "sweep"],
         )
     studies.sweep(over, metric=metric, **kept)
 

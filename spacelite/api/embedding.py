@@ -84,7 +84,8 @@ def embed(
         dataset: A known data set's name (`imdb`, `hatexplain`, `hatexplain:2`, `demo`), a hub name,
             a file or a folder; a pandas DataFrame, a `datasets.DatasetDict`, or
             {"train": (texts, labels), ...}.
-        backbone: A hub name, a local folder, or `minilm`.
+        backbone: A hub name, a local folder, or `minilm`; `random:minilm` and the like for random
+            weights, a baseline for those that were learned.
         texts: N texts in place of `dataset`, all of them training data; or N pairs of texts:
             `[(premise, hypothesis), ...]`.
         labels: N labels of `texts`: numbers, strings, or lists of these (multi-label).

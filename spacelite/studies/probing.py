@@ -15,8 +15,9 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -52,8 +53,12 @@ from spacelite.studies.learning_curve import figure, left_out, require_metric
 from spacelite.tasks import Task
 from spacelite.types import Array
 
+if TYPE_CHECKING:
+    from spacelite.heads.base import Objective
+
 log = logging.getLogger(__name__)
 
+Logits = Callable[[Array], Array]  # of a fitted probe: vectors (n, p) -> logits (n, C)
 LAYERS, POOLING = "layers", "pooling"  # what a sweep is over
 POOLED = ("first", "last", "mean", "max")  # poolings of the cached layer
 PROBE = heads.config("logreg", pooling="mean", C=AUTO)
@@ -93,9 +98,9 @@ class Probe:
     validation: float
     figure: Estimate
     behind: Estimate  # the chosen one's figure less this one's
-    control: Estimate | None = None  # None without a control task, as for a baseline
+    control: Estimate | None = None  # None without a control task
     selectivity: Estimate | None = None  # the figure less that of the control task
-    random: Estimate | None = None  # on a backbone with random weights; None without its cache
+    random: Estimate | None = None  # on random weights; None without their cache, or a baseline
     beyond_random: Estimate | None = None  # the figure less that on random weights
 
 
@@ -194,7 +199,7 @@ class Sweep:
         if known:
             lines = [
                 Line.of(probe.name, *(_shown(getattr(probe, name)) for name in known))
-                for probe in self.probes
+                for probe in [*self.probes, *self.baselines]
             ]
             caption = f"What stands beside it: {METRICS[self.metric].in_words} on {self.split}"
             columns = ["Probe reads", *(beside[name] for name in known)]
@@ -271,13 +276,15 @@ class Sweep:
             )
         elif on_test:
             sentences.append(f"It is the best on {self.split} too.")
-        if self.types and choice.selectivity is not None:
+        control = self.baselines[-1].control
+        if control is not None:
             sentences.append(
                 "Control task (Hewitt & Liang 2019): a text's label is that of a random training "
                 "example, the same for all texts that begin with the same token "
                 f"({self.types:,} different ones; {self.known_types:.1%} of the texts of "
-                f"{self.split} begin with one of them). What a probe reaches on it, it has learned "
-                "by heart. Selectivity is the figure less that of the control task."
+                f"{self.split} begin with one of them). What a probe reaches on it beyond the "
+                f"{decimals(control.value, 3)} of one that reads nothing, it has learned by heart. "
+                "Selectivity is the figure less that of the control task."
             )
         else:
             sentences.append(
@@ -377,27 +384,22 @@ def _layers(cache: Cache) -> int:
 def vectors(
     cache: Cache, split: str, wanted: Sequence[Reading], over: Sequence[str]
 ) -> list[Array]:
-    """What each probe reads of a split, (N, p) float32 each, after one pass over its tokens and
-    one over its layer means."""
+    """What each probe reads of a split, and then what each of BASELINES reads, (N, p) float32 each:
+    after one pass over its tokens and one over its layer means."""
     from spacelite.training.batches import TokenSplit
 
     of_split = cache.splits[split]
     of_layers = [LAYERS in over and reading.pooling == "mean" for reading in wanted]
     pools = [reading.pooling for reading, mean in zip(wanted, of_layers, strict=True) if not mean]
-    # Read from the file: no token is needed twice.
-    tokens = TokenSplit(of_split, split, budget=0) if pools else None
-    if tokens is not None:
-        tokens.pool(pools)
-    means = (
-        of_split.layer_means.reshape(len(of_split), _layers(cache), -1) if any(of_layers) else None
-    )
     found: list[Array] = []
-    for reading, mean in zip(wanted, of_layers, strict=True):
-        if mean and means is not None:
-            found.append(means[:, reading.layer].astype(np.float32))
-        elif tokens is not None:
-            found.append(tokens.features(reading.pooling).numpy())
-    return found
+    if any(of_layers):
+        means = of_split.layer_means.reshape(len(of_split), _layers(cache), -1)
+        found += [means[:, layer].astype(np.float32) for layer in range(means.shape[1])]
+    if pools:
+        tokens = TokenSplit(of_split, split, budget=0)  # streamed: no token is needed twice
+        tokens.pool(pools)
+        found += [tokens.features(pooling).numpy() for pooling in pools]
+    return [*found, *(of(of_split) for of in BASELINES.values())]
 
 
 # The control task.
@@ -503,7 +505,6 @@ def sweep(
     metric on validation, and measure all of them, with what stands beside them, on test. `seed` is
     that of the control task's labels. Progress is counted in fits (`fit`)."""
     from spacelite.heads.base import Objective
-    from spacelite.training import engine
     from spacelite.training.batches import TokenSplit
 
     started = time.perf_counter()
@@ -512,104 +513,93 @@ def sweep(
     cache.require_complete()
     wanted, random = readings(cache, over), random_cache(cache, over)
     task, train, validation = cache.task, cache.splits["train"], cache.splits["validation"]
-    of_train, beginning = _control_of_train(cache, seed)
-    objective, done = Objective(task, len(cache.label_names)), 0
-    total = 2 + len(wanted) * (1 + (of_train is not None) + (random is not None))
+    objective = Objective(task, len(cache.label_names))
+    of_types, beginning = _control_of_train(cache, seed)
+    count = len(wanted)
+    total = (count + len(BASELINES)) * (1 + (of_types is not None)) + count * (random is not None)
+    done = 0
 
-    def fit(inputs: Array, labels: Array) -> Callable[[Array], Array]:
-        """A probe fitted to vectors (N, p): its logits (n, C) for others (n, p)."""
+    def fit(inputs: Sequence[Array], labels: Array) -> list[Logits]:
+        """A probe fitted to each of several vectors (N, p)."""
         nonlocal done
-        on_progress("fit", done, total)
-        examples = TokenSplit(_rows(inputs, labels))
-        fitted = heads.kind(PROBE.kind).fit(PROBE, examples, objective, "none")
-        parameters = {name: value.numpy() for name, value in fitted.parameters.items()}
-        done += 1
-        return lambda others: engine.predict(PROBE, parameters, objective, _rows(others))
+        probes = []
+        for of_probe in inputs:
+            on_progress("fit", done, total)
+            examples = TokenSplit(_rows(of_probe, labels))
+            fitted = heads.kind(PROBE.kind).fit(PROBE, examples, objective, "none")
+            parameters = {of: value.numpy() for of, value in fitted.parameters.items()}
+            probes.append(partial(_logits, parameters, objective))
+            done += 1
+        return probes
+
+    def measure(probes: Sequence[Logits], inputs: Sequence[Array], labels: Array) -> list[Array]:
+        pairs = zip(probes, inputs, strict=True)
+        return [measured(metric, task, labels, probe(of_probe)) for probe, of_probe in pairs]
 
     inputs = vectors(cache, "train", wanted, over)
-    probes = [fit(of_reading, train.labels) for of_reading in inputs]
-    controls = [] if of_train is None else [fit(of_reading, of_train) for of_reading in inputs]
-    baselines = {name: fit(of(train), train.labels) for name, of in BASELINES.items()}
-    del inputs
-
+    probes = fit(inputs, train.labels)
+    controls = [] if of_types is None else fit(inputs, of_types)
+    inputs = vectors(cache, "validation", wanted, over)
     on_validation = [
-        figure(metric, task, validation.labels, probe(of_reading))
-        for probe, of_reading in zip(
-            probes, vectors(cache, "validation", wanted, over), strict=True
-        )
+        figure(metric, task, validation.labels, probe(of_probe))
+        for probe, of_probe in zip(probes, inputs, strict=True)
     ]
-    if np.isnan(on_validation).all():
+    if np.isnan(on_validation[:count]).all():
         raise SpaceliteError(
             f"metric={metric} has no value on validation: choose another metric", ["metric"]
         )
-    chosen = int(np.nanargmax(on_validation))
-
+    chosen = int(np.nanargmax(on_validation[:count]))
     # From here on nothing is chosen.
     name = "test" if "test" in cache.splits else "validation"
     split = cache.splits[name]
     inputs = vectors(cache, name, wanted, over)
-
-    def measure(labels: Array, probe: Callable[[Array], Array], inputs: Array) -> Array:
-        return measured(metric, task, labels, probe(inputs))
-
-    values = [measure(split.labels, *of) for of in zip(probes, inputs, strict=True)]
-    beside: list[dict[str, Any]] = [{} for _ in wanted]
-    known_types = 0.0
-    if of_train is not None:
-        types = types_of(split, beginning)
-        known_types = float(np.isin(types, types_of(train, beginning)).mean())
-        labels = control_labels(types, train.labels, seed)
-        for at, of in enumerate(zip(controls, inputs, strict=True)):
-            control = measure(labels, *of)
-            beside[at] |= {
-                "control": estimate(control), "selectivity": estimate(values[at] - control),
-            }  # fmt: skip
-    del inputs
+    figures = measure(probes, inputs, split.labels)
+    values = {"figure": figures, "behind": [figures[chosen] - of_probe for of_probe in figures]}
+    types, known_types = 0, 0.0
+    if of_types is not None:
+        held, learned = types_of(split, beginning), np.unique(types_of(train, beginning))
+        types, known_types = len(learned), float(np.isin(held, learned).mean())
+        values["control"] = measure(controls, inputs, control_labels(held, train.labels, seed))
+        values["selectivity"] = list(map(np.subtract, figures, values["control"]))
     if random is not None:
         with Cache(random) as other:
-            pairs = zip(
-                vectors(other, "train", wanted, over), vectors(other, name, wanted, over),
-                strict=True,
-            )  # fmt: skip
-            for at, (of_other, held) in enumerate(pairs):
-                on_random = measure(split.labels, fit(of_other, train.labels), held)
-                beside[at] |= {
-                    "random": estimate(on_random),
-                    "beyond_random": estimate(values[at] - on_random),
-                }
+            on_random = fit(vectors(other, "train", wanted, over)[:count], train.labels)
+            inputs = vectors(other, name, wanted, over)[:count]
+        values["random"] = measure(on_random, inputs, split.labels)
+        values["beyond_random"] = list(map(np.subtract, figures, values["random"]))
     on_progress("fit", total, total)
-    of_baselines = {
-        of: measure(split.labels, baselines[of], BASELINES[of](split)) for of in baselines
-    }
+    about = [*((of.name, *of) for of in wanted), *((of, None, None) for of in BASELINES)]
+    every = [
+        Probe(
+            *about[at],
+            on_validation[at],
+            **{of: estimate(listed[at]) for of, listed in values.items() if at < len(listed)},
+        )
+        for at in range(len(about))
+    ]
     return Sweep(
         metric=metric,
         split=name,
         train=len(train),
         validation=len(validation),
         examples=len(split),
-        probes=[
-            Probe(
-                reading.name, *reading, on_validation[at], estimate(values[at]),
-                estimate(values[chosen] - values[at]), **beside[at],
-            )
-            for at, reading in enumerate(wanted)
-        ],
+        probes=every[:count],
         chosen=chosen,
-        baselines=[
-            Probe(
-                of, None, None,
-                figure(metric, task, validation.labels, baselines[of](BASELINES[of](validation))),
-                estimate(of_baseline), estimate(values[chosen] - of_baseline),
-            )
-            for of, of_baseline in of_baselines.items()
-        ],
-        types=0 if of_train is None else len(np.unique(types_of(train, beginning))),
+        baselines=every[count:],
+        types=types,
         known_types=known_types,
         random=None if random is None else random.stem,
         wants_random=not cache.spec.is_imported and not RANDOM.fullmatch(cache.spec.backbone),
         seed=seed,
         seconds=time.perf_counter() - started,
-    )  # fmt: skip
+    )
+
+
+def _logits(parameters: Mapping[str, Array], objective: Objective, inputs: Array) -> Array:
+    """The logits (n, C) of a fitted probe for vectors (n, p)."""
+    from spacelite.training import engine
+
+    return engine.predict(PROBE, parameters, objective, _rows(inputs))
 
 
 def _control_of_train(cache: Cache, seed: int) -> tuple[Array | None, int]:
