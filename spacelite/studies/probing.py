@@ -377,15 +377,15 @@ def readings(cache: Cache, over: Sequence[str]) -> list[Reading]:
 
 def _layers(cache: Cache) -> int:
     """The number of layers whose means there are."""
-    _, layers, _ = next(iter(cache.require_layers().splits.values())).shape
+    _, layers, _ = next(iter(cache.require_layers(complete=False).splits.values())).shape
     return int(layers)
 
 
 def vectors(
     cache: Cache, split: str, wanted: Sequence[Reading], over: Sequence[str]
 ) -> list[Array]:
-    """What each probe reads of a split, and then what each of BASELINES reads, (N, p) float32 each:
-    after one pass over its tokens and one over its layer means."""
+    """What each probe reads of a split, and then what each of BASELINES reads, (N, p) each: after
+    one pass over its tokens and one over its layer means."""
     from spacelite.training.batches import TokenSplit
 
     of_split = cache.splits[split]
@@ -394,7 +394,7 @@ def vectors(
     found: list[Array] = []
     if any(of_layers):
         means = of_split.layer_means.reshape(len(of_split), _layers(cache), -1)
-        found += [means[:, layer].astype(np.float32) for layer in range(means.shape[1])]
+        found += [means[:, layer] for layer in range(means.shape[1])]
     if pools:
         tokens = TokenSplit(of_split, split, budget=0)  # streamed: no token is needed twice
         tokens.pool(pools)
@@ -489,6 +489,7 @@ def estimate(values: Array) -> Estimate:
 
 def _rows(vectors: Array, labels: Array | None = None) -> TokenRows:
     """Vectors (N, p) as texts of one token, whose mean it is."""
+    vectors = np.ascontiguousarray(vectors, np.float32)
     rows = TokenRows(vectors, np.arange(len(vectors) + 1), DTYPES["float32"])
     return rows if labels is None else replace(rows, labels=labels)
 
