@@ -299,7 +299,7 @@ def test_what_is_said_and_saved(found, dataset, tmp_path):
     report = spacelite.report(runs, examples=False, **QUIET)
     for form in ("markdown", "latex", "text"):
         written = report.text(form)
-        assert "Which layer a probe should read" in written and "By spacelite sweep" in written
+        assert "What a probe should read" in written and "By spacelite sweep" in written
         assert found.choice.name in written
     page = report.save(tmp_path / "page", format="html")
     assert "layer: %{x:,}" in page.read_text() and "random weights" in page.read_text()

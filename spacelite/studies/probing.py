@@ -252,7 +252,7 @@ class Sweep:
         if on_test:
             sentences.append(
                 f"Chosen: {choice.name}. Its {metric} on validation, "
-                f"{decimals(choice.validation, 3)}, is the best of {count} and therefore too good; "
+                f"{decimals(choice.validation, 3)}, is the best of {count} and therefore optimistic; "
                 f"on {self.split} it is {_shown(choice.figure)}, of {self.examples:,} examples."
             )
         else:
@@ -312,7 +312,7 @@ class Sweep:
     def report_blocks(self, origin: str, number: str) -> list[Block]:
         """The part of a report; `origin` is a sentence that says where the figures come from,
         `number` that of the part, which is in the plot's name."""
-        blocks: list[Block] = [Heading(2, "Which layer a probe should read")]
+        blocks: list[Block] = [Heading(2, "What a probe should read")]
         chart = self.chart()
         if chart is not None:
             blocks.append(Plot("layers", f"layers-{number}", chart.text, chart))
