@@ -252,8 +252,9 @@ class Sweep:
         if on_test:
             sentences.append(
                 f"Chosen: {choice.name}. Its {metric} on validation, "
-                f"{decimals(choice.validation, 3)}, is the best of {count} and therefore optimistic; "
-                f"on {self.split} it is {_shown(choice.figure)}, of {self.examples:,} examples."
+                f"{decimals(choice.validation, 3)}, is the best of {count} and therefore "
+                f"optimistic; on {self.split} it is {_shown(choice.figure)}, of "
+                f"{self.examples:,} examples."
             )
         else:
             sentences.append(f"Chosen: {choice.name}, {metric} {_shown(choice.figure)}.")
