@@ -4,6 +4,7 @@ scipy, a choice that test has no part in, the control task, and backbones with r
 import itertools
 import json
 import re
+from dataclasses import astuple, replace
 
 import numpy as np
 import pandas as pd
@@ -89,7 +90,7 @@ def test_probes_are_logistic_regressions(dataset, monkeypatch):
         behind = correct[swept.chosen].astype(float) - own
         for estimate, of_each in ((probe.figure, own), (probe.behind, behind)):
             half = quantile * np.std(of_each, ddof=1) / np.sqrt(len(of_each))
-            assert estimate == pytest.approx(
+            assert astuple(estimate) == pytest.approx(
                 (of_each.mean(), of_each.mean() - half, of_each.mean() + half)
             )
     share = np.bincount(labels["train"]).argmax()
@@ -129,7 +130,7 @@ def test_a_metric_that_is_no_mean_over_examples(dataset):
     count, without = len(labels), np.array(figures[1:])
     half = student.ppf(0.975, count - 1) * np.sqrt((count - 1) * without.var())
     nothing = swept.baselines[1].figure
-    assert nothing == pytest.approx((figures[0], figures[0] - half, figures[0] + half))
+    assert astuple(nothing) == pytest.approx((figures[0], figures[0] - half, figures[0] + half))
     assert len(swept.probes) == 3 and swept.metric == "f1_macro"
 
 
@@ -208,7 +209,7 @@ def test_selectivity_is_the_figure_less_that_of_the_control_task(found, dataset,
             split.labels = probing.control_labels(types, train, 0)
         swept = probing.sweep(cache)
     for probe, own in zip(swept.probes, found.probes, strict=True):
-        assert probe.figure == pytest.approx(own.control)
+        assert astuple(probe.figure) == pytest.approx(astuple(own.control))
         assert own.selectivity.value == pytest.approx(own.figure.value - own.control.value)
         assert own.beyond_random.value == pytest.approx(own.figure.value - own.random.value)
 
@@ -256,8 +257,6 @@ def test_other_caches_of_random_weights_are_not_compared(dataset, folder, bert):
         with Cache(path) as random:
             assert probing._seed_of(random.spec, spec) == 7
             assert probing._seed_of(spec, spec) is None
-            from dataclasses import replace
-
             for other in ({"layer": 1}, {"dataset_hash": "0"}, {"backbone_version": "random:7:0"}):
                 assert probing._seed_of(replace(random.spec, **other), spec) is None
             assert probing._seed_of(replace(random.spec, dtype="int8"), spec) == 7
@@ -328,6 +327,28 @@ def test_several_labels_and_no_test_split(bert, tmp_path):
     said = " ".join(swept.sentences)
     assert "there is no test split" in said and "no baseline of random weights" in said
     assert swept.choice.control is not None and swept.choice.random is None
+
+
+def test_numbers_are_probed_by_ridge_regression(bert, tmp_path):
+    """The choice is the lowest RMSE, and differences say how much lower it is."""
+    data = {
+        name: (written := texts(size, number, 9), [len(text) / 7 for text in written])
+        for number, (name, size) in enumerate(SIZES.items())
+    }
+    cache = spacelite.embed(data, backbone=bert, task="regression", cache_dir=tmp_path, **QUIET)
+    swept = spacelite.sweep(cache, metric="rmse", **QUIET)
+    figures = [probe.validation for probe in swept.probes]
+    assert swept.result.chosen == int(np.argmin(figures))
+    train, test = (np.array(data[name][1]) for name in ("train", "test"))
+    tokens, nothing = swept.result.baselines
+    assert nothing.figure.value == pytest.approx(np.sqrt(((test - train.mean()) ** 2).mean()), 1e-5)
+    assert tokens.figure.value < nothing.figure.value  # labels grow with the length
+    assert nothing.behind.value == pytest.approx(nothing.figure.value - swept.choice.figure.value)
+    assert swept.choice.selectivity.value == pytest.approx(
+        swept.choice.control.value - swept.choice.figure.value
+    )
+    said = " ".join([str(swept), *swept.sentences])
+    assert "compared by RMSE" in said and " in RMSE better" in said and "points" not in said
 
 
 @pytest.mark.parametrize(

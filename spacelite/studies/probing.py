@@ -14,7 +14,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -40,17 +40,18 @@ from spacelite.document import (
     Series,
     Table,
     decimals,
-    one_place,
 )
 from spacelite.errors import SpaceliteError
+from spacelite.heads import HeadConfig
 from spacelite.heads.logistic import AUTO
 from spacelite.metrics.rationales import LEVEL, Estimate
-from spacelite.metrics.scores import METRICS
+from spacelite.metrics.scores import Metric
 from spacelite.progress import OnProgress
 from spacelite.runs.record import read_fields
 from spacelite.settings import LARGEST_SEED, choose_from, require, whole_number
-from spacelite.studies.learning_curve import figure, left_out, require_metric
-from spacelite.tasks import Task
+from spacelite.studies.learning_curve import curve_metric, figure, left_out
+from spacelite.tasks import Task, known_metrics
+from spacelite.training import plan
 from spacelite.types import Array
 
 if TYPE_CHECKING:
@@ -97,11 +98,11 @@ class Probe:
     pooling: str | None
     validation: float
     figure: Estimate
-    behind: Estimate  # the chosen one's figure less this one's
+    behind: Estimate  # how much better the chosen one is
     control: Estimate | None = None  # None without a control task
-    selectivity: Estimate | None = None  # the figure less that of the control task
+    selectivity: Estimate | None = None  # how much better the figure is than that of it
     random: Estimate | None = None  # on random weights; None without their cache, or a baseline
-    beyond_random: Estimate | None = None  # the figure less that on random weights
+    beyond_random: Estimate | None = None  # how much better the figure is than that
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,11 @@ class Sweep:
     def choice(self) -> Probe:
         """The probe that was chosen."""
         return self.probes[self.chosen]
+
+    @property
+    def of(self) -> Metric:
+        """The metric."""
+        return known_metrics()[self.metric]
 
     # As JSON, and as csv.
 
@@ -168,7 +174,8 @@ class Sweep:
         for probe in [*self.probes, *self.baselines]:
             values: list[float | None] = [probe.validation]
             for name in ESTIMATES:
-                values += getattr(probe, name) or (None, None, None)
+                of = getattr(probe, name)
+                values += (None, None, None) if of is None else astuple(of)
             shown = [None if value is None else rounded(value) for value in values]
             rows.append([
                 probe.name, probe.layer, probe.pooling, probe is self.choice, *shown
@@ -179,19 +186,19 @@ class Sweep:
 
     def tables(self) -> list[Table]:
         """The probes and how far they are behind the chosen one; and what stands beside them."""
-        what = METRICS[self.metric].heading
         of_split = self.split.capitalize()
+        behind = "Behind the chosen" if self.of.power else "Points behind the chosen"
         lines = [
             Line.of(
                 f"{probe.name} (chosen)" if probe is self.choice else probe.name,
                 Cell(decimals(probe.validation, 3), best=probe is self.choice),
                 _shown(probe.figure),
-                "–" if probe is self.choice else _in_points(probe.behind),
+                "–" if probe is self.choice else self._amount(probe.behind),
             )
             for probe in [*self.probes, *self.baselines]
         ]
-        columns = ["Probe reads", "Validation", f"{of_split} (95%)", "Points behind the chosen"]
-        tables = [Table(f"{what} by what a probe reads", columns, lines, "sweep")]
+        columns = ["Probe reads", "Validation", f"{of_split} (95%)", behind]
+        tables = [Table(f"{self.of.heading} by what a probe reads", columns, lines, "sweep")]
         beside = {
             "control": "Control task", "selectivity": "Selectivity", "random": "Random weights",
         }  # fmt: skip
@@ -201,7 +208,7 @@ class Sweep:
                 Line.of(probe.name, *(_shown(getattr(probe, name)) for name in known))
                 for probe in [*self.probes, *self.baselines]
             ]
-            caption = f"What stands beside it: {METRICS[self.metric].in_words} on {self.split}"
+            caption = f"What stands beside it: {self.of.in_words} on {self.split}"
             columns = ["Probe reads", *(beside[name] for name in known)]
             tables.append(Table(caption, columns, lines, "sweep"))
         return tables
@@ -229,14 +236,14 @@ class Sweep:
             for name, estimates in curves.items()
             if any(estimates)
         ]
-        heading = f"{METRICS[self.metric].heading} on {self.split}"
+        heading = f"{self.of.heading} on {self.split}"
         text = f"{heading} of probes on the mean of each layer; bands are 95% intervals."
         return Chart("layers", heading, text, series, "layer", logarithmic=False)
 
     @property
     def sentences(self) -> list[str]:
         """How the probe was chosen, what that cost, and what its figure is worth."""
-        metric, choice, count = METRICS[self.metric].in_words, self.choice, len(self.probes)
+        metric, choice, count = self.of.in_words, self.choice, len(self.probes)
         on_test = self.split != "validation"
         read = f"{self.split} was read once, after the choice"
         if not on_test:
@@ -245,7 +252,7 @@ class Sweep:
                 "chosen by, and that of the chosen one is too good"
             )
         sentences = [
-            f"{count} probes, each a logistic regression on one vector per text fitted to "
+            f"{count} probes, each a linear layer on one vector per text fitted to "
             f"{self.train:,} training examples, were compared by {metric} on {self.validation:,} "
             f"validation examples; {read}. Intervals: 95%, jackknife over groups of examples."
         ]
@@ -268,12 +275,12 @@ class Sweep:
                 f"{len(others) - behind - ahead} cannot be told apart from it (each interval by "
                 "itself)."
             )
-        best = max(self.probes, key=lambda probe: probe.figure.value)
+        best = max(self.probes, key=lambda probe: self.of.sign * probe.figure.value)
         if on_test and best is not choice:
             sentences.append(
                 f"Choosing by {self.split} itself would have taken {best.name} and reported "
-                f"{decimals(best.figure.value, 3)}, {_in_points(_negative(best.behind))} points "
-                "more: that is what looking would have flattered it by."
+                f"{decimals(best.figure.value, 3)}, {self._amount(_negative(best.behind))}"
+                f"{self.of.of_amount} better: that is what looking would have flattered it by."
             )
         elif on_test:
             sentences.append(f"It is the best on {self.split} too.")
@@ -285,7 +292,7 @@ class Sweep:
                 f"({self.types:,} different ones; {self.known_types:.1%} of the texts of "
                 f"{self.split} begin with one of them). What a probe reaches on it beyond the "
                 f"{decimals(control.value, 3)} of one that reads nothing, it has learned by heart. "
-                "Selectivity is the figure less that of the control task."
+                "Selectivity is how much better it is on the data's labels."
             )
         else:
             sentences.append(
@@ -293,14 +300,15 @@ class Sweep:
             )
         sentences += [
             f"A probe that reads {probe.name} reaches {decimals(probe.figure.value, 3)}; the "
-            f"chosen one is {_in_points(probe.behind)} points better."
+            f"chosen one is {self._amount(probe.behind)}{self.of.of_amount} better."
             for probe in self.baselines
         ]
         if choice.beyond_random is not None:
             sentences.append(
                 f"On random weights ({self.random}), the same probe reaches "
                 f"{decimals(choice.random.value if choice.random else math.nan, 3)}: what the "
-                f"backbone has learned is worth {_in_points(choice.beyond_random)} points."
+                f"backbone has learned is worth {self._amount(choice.beyond_random)}"
+                f"{self.of.of_amount}."
             )
         elif self.wants_random:
             sentences.append(
@@ -309,6 +317,11 @@ class Sweep:
             )
         sentences.append(f"The choice and all that stands beside it took {self.seconds:.0f} s.")
         return sentences
+
+    def _amount(self, difference: Estimate) -> str:
+        """`1.2 (−0.4 to 2.8)`, in points or in the unit of the labels."""
+        value, low, high = map(self.of.amount, astuple(difference))
+        return f"{value} ({low} to {high})"
 
     def report_blocks(self, origin: str, number: str) -> list[Block]:
         """The part of a report; `origin` is a sentence that says where the figures come from,
@@ -332,12 +345,7 @@ def _shown(estimate: Estimate | None) -> str:
     """`0.665 (0.644 to 0.686)`."""
     if estimate is None:
         return "–"
-    value, low, high = (decimals(of, 3).replace("-", "−") for of in estimate)
-    return f"{value} ({low} to {high})"
-
-
-def _in_points(estimate: Estimate) -> str:
-    value, low, high = (one_place(100 * of) for of in estimate)
+    value, low, high = (decimals(of, 3).replace("-", "−") for of in astuple(estimate))
     return f"{value} ({low} to {high})"
 
 
@@ -510,12 +518,14 @@ def sweep(
     from spacelite.training.batches import TokenSplit
 
     started = time.perf_counter()
-    require_metric(metric)
+    metric = curve_metric(metric, cache.task)
+    sign = cache.task.metrics[metric].sign
     require("seed", seed, whole_number(0, LARGEST_SEED))
     cache.require_complete()
     wanted, random = readings(cache, over), random_cache(cache, over)
     task, train, validation = cache.task, cache.splits["train"], cache.splits["validation"]
     objective = Objective(task, len(cache.label_names))
+    probe_head = plan.counterpart(PROBE, task)
     of_types, beginning = _control_of_train(cache, seed)
     count = len(wanted)
     total = (count + len(BASELINES)) * (1 + (of_types is not None)) + count * (random is not None)
@@ -524,13 +534,13 @@ def sweep(
     def fit(inputs: Sequence[Array], labels: Array) -> list[Logits]:
         """A probe fitted to each of several vectors (N, p)."""
         nonlocal done
-        probes = []
+        probes: list[Logits] = []
         for of_probe in inputs:
             on_progress("fit", done, total)
             examples = TokenSplit(_rows(of_probe, labels))
-            fitted = heads.kind(PROBE.kind).fit(PROBE, examples, objective, "none")
+            fitted = heads.kind(probe_head.kind).fit(probe_head, examples, objective, "none")
             parameters = {of: value.numpy() for of, value in fitted.parameters.items()}
-            probes.append(partial(_logits, parameters, objective))
+            probes.append(partial(_logits, probe_head, parameters, objective))
             done += 1
         return probes
 
@@ -550,38 +560,42 @@ def sweep(
         raise SpaceliteError(
             f"metric={metric} has no value on validation: choose another metric", ["metric"]
         )
-    chosen = int(np.nanargmax(on_validation[:count]))
+    chosen = int(np.nanargmax(sign * np.array(on_validation[:count])))
     # From here on nothing is chosen.
-    name = "test" if "test" in cache.splits else "validation"
-    split = cache.splits[name]
-    inputs = vectors(cache, name, wanted, over)
+    measured_on = "test" if "test" in cache.splits else "validation"
+    split = cache.splits[measured_on]
+    inputs = vectors(cache, measured_on, wanted, over)
     figures = measure(probes, inputs, split.labels)
-    values = {"figure": figures, "behind": [figures[chosen] - of_probe for of_probe in figures]}
+    values = {
+        "figure": figures,
+        "behind": [sign * (figures[chosen] - of_probe) for of_probe in figures],
+    }
     types, known_types = 0, 0.0
     if of_types is not None:
         held, learned = types_of(split, beginning), np.unique(types_of(train, beginning))
         types, known_types = len(learned), float(np.isin(held, learned).mean())
         values["control"] = measure(controls, inputs, control_labels(held, train.labels, seed))
-        values["selectivity"] = list(map(np.subtract, figures, values["control"]))
+        values["selectivity"] = _ahead(sign, figures, values["control"])
     if random is not None:
         with Cache(random) as other:
             on_random = fit(vectors(other, "train", wanted, over)[:count], train.labels)
-            inputs = vectors(other, name, wanted, over)[:count]
+            inputs = vectors(other, measured_on, wanted, over)[:count]
         values["random"] = measure(on_random, inputs, split.labels)
-        values["beyond_random"] = list(map(np.subtract, figures, values["random"]))
+        values["beyond_random"] = _ahead(sign, figures, values["random"])
     on_progress("fit", total, total)
-    about = [*((of.name, *of) for of in wanted), *((of, None, None) for of in BASELINES)]
-    every = [
-        Probe(
-            *about[at],
-            on_validation[at],
-            **{of: estimate(listed[at]) for of, listed in values.items() if at < len(listed)},
-        )
-        for at in range(len(about))
+    about: list[tuple[str, int | None, str | None]] = [
+        *((reading.name, reading.layer, reading.pooling) for reading in wanted),
+        *((of, None, None) for of in BASELINES),
     ]
+    every = []
+    for at, (of, layer, pooling) in enumerate(about):
+        estimates: dict[str, Any] = {
+            name: estimate(listed[at]) for name, listed in values.items() if at < len(listed)
+        }
+        every.append(Probe(of, layer, pooling, on_validation[at], **estimates))
     return Sweep(
         metric=metric,
-        split=name,
+        split=measured_on,
         train=len(train),
         validation=len(validation),
         examples=len(split),
@@ -597,11 +611,18 @@ def sweep(
     )
 
 
-def _logits(parameters: Mapping[str, Array], objective: Objective, inputs: Array) -> Array:
+def _ahead(sign: int, figures: Sequence[Array], others: Sequence[Array]) -> list[Array]:
+    """How much better figures are than others, as far as there are others."""
+    return [sign * (own - other) for own, other in zip(figures, others, strict=False)]
+
+
+def _logits(
+    head: HeadConfig, parameters: Mapping[str, Array], objective: Objective, inputs: Array
+) -> Array:
     """The logits (n, C) of a fitted probe for vectors (n, p)."""
     from spacelite.training import engine
 
-    return engine.predict(PROBE, parameters, objective, _rows(inputs))
+    return engine.predict(head, parameters, objective, _rows(inputs))
 
 
 def _control_of_train(cache: Cache, seed: int) -> tuple[Array | None, int]:

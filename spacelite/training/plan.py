@@ -26,6 +26,7 @@ from spacelite.training.config import FitConfig, TrainingConfig
 
 if TYPE_CHECKING:
     from spacelite.cache.store import Cache
+    from spacelite.tasks import Task
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ WITHOUT: dict[str, tuple[str, ...]] = {
 
 def baselines(cache: Cache) -> list[HeadConfig]:
     """BASELINES, but for those that read token ids where the cache has none, which is logged."""
-    wanted = [_counterpart(config, cache) for config in BASELINES]
+    wanted = [counterpart(config, cache.task) for config in BASELINES]
     left_out = [config for config in wanted if config.reads_ids and not cache.has_token_ids]
     if left_out:
         log.warning(
@@ -105,9 +106,9 @@ def baselines(cache: Cache) -> list[HeadConfig]:
     return [config for config in wanted if config not in left_out]
 
 
-def _counterpart(config: HeadConfig, cache: Cache) -> HeadConfig:
-    """The same head, of the kind that learns labels such as a cache's."""
-    kind = cache.task.counterparts.get(config.kind, config.kind)
+def counterpart(config: HeadConfig, task: Task) -> HeadConfig:
+    """The same head, of the kind that learns the labels of a task."""
+    kind = task.counterparts.get(config.kind, config.kind)
     return config if kind == config.kind else heads.config(kind, **asdict(config))
 
 
