@@ -2,6 +2,7 @@
 and taken through all that single texts go through."""
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -381,3 +382,90 @@ def test_explanations_of_pairs(run, cache, bert, tmp_path):
     written = [(word.text, word.of_text) for word in cut.explanation.words]
     assert written[:4] == [(word, 1) for word in ("the", "film", "was", "very")]
     assert written[4:] == [("a", 2), ("plot", 2)]
+
+
+def test_studies_and_reports_of_pairs(cache, run, bert, nli, tmp_path):
+    """Cross-validation, learning curve, audit, evaluation and the report, and what they show."""
+    how = {"backbone": bert, "progress": False}
+    frame = pd.DataFrame(inferences(60, 9), columns=["premise", "hypothesis", "label"])
+    frame.loc[:4, ["premise", "hypothesis"]] = [row[:2] for row in inferences(5)]  # of training
+    evaluated = run.evaluate(frame, text_column=COLUMNS, name="others", **how)
+    assert evaluated.seen_in_training == {"test": 5}
+    saved = run.predict(frame.iloc[5:], device="cpu", **how)
+    agrees = np.array([*map(str, frame.label[5:])]) == [given for (given,) in saved.labels]
+    unseen = evaluated.metrics_unseen["test"]["accuracy"]
+    assert unseen == pytest.approx(agrees.mean())
+    settings = {"head": "logreg", "pooling": "mean", "folds": 3, "progress": False}
+    cross = spacelite.cross_validate(cache, baselines=False, **settings)
+    assert "logreg (mean)" in str(cross)
+    curve = spacelite.learning_curve(
+        cache, head="logreg", pooling="mean", baselines=False, progress=False
+    )
+    assert "logreg (mean)" in str(curve)
+    found = spacelite.audit(cache, head="logreg", **how)
+    for finding in found.findings:
+        pair = inferences(120)[finding.index][:2]
+        assert finding.text == " | ".join(pair)
+    written = spacelite.report(run, backbone=bert, progress=False).text()
+    saved = run.run.predictions()
+    first = np.argmax(np.where(saved.correct, 0, saved.confidence))
+    bare = re.sub(r"\([+-][\d.]+\)", "", " ".join(written.split()))  # without shares beside words
+    premise, hypothesis, _ = inferences(30, 2)[first]
+    assert f"{CLS} {premise} {SEP} | {hypothesis} {SEP}" in bare
+    said = refusal(run.evaluate, frame, text_column=COLUMNS, rationales="marks", **how)
+    assert f"rationales: run {run.id} reads pairs of texts" in said
+    said = refusal(run.export, "onnx", tmp_path / "onnx")
+    assert "reads pairs of texts" in said
+    assert run.export("safetensors", tmp_path / "copy", progress=False).files
+    assert "--pair" in (tmp_path / "copy" / "README.md").read_text()
+    command = "--text-column premise,hypothesis"
+    assert command in (tmp_path / "copy" / "README.md").read_text()
+
+
+def test_pairs_in_shards(bert, nli, tmp_path):
+    """Several files of a cache hold the pairs of one; a digest says where each pair is divided."""
+    given = {
+        "backbone": bert, "text_column": COLUMNS, "device": "cpu", "progress": False,
+        "dtype": "float32",
+    }  # fmt: skip
+    whole = spacelite.embed(str(nli), cache_dir=tmp_path / "whole", **given)
+    divided = spacelite.embed(str(nli), cache_dir=tmp_path / "parts", shard_size="60KB", **given)
+    assert divided.path.is_dir() and divided.name == whole.name
+    for split in ("train", "validation", "test"):
+        assert divided[split].texts == whole[split].texts
+        with Cache(whole.path) as one, Cache(divided.path) as other:
+            assert cached_texts.split_digest(one, split) == cached_texts.split_digest(other, split)
+    frame = pd.DataFrame(inferences(120), columns=["premise", "hypothesis", "label"])
+    moved = frame.assign(
+        premise=frame.premise + frame.hypothesis.str[:1], hypothesis=frame.hypothesis.str[1:]
+    )
+    digests = set()
+    for data in (frame, moved):  # the same letters, and another border between the texts
+        embedded = spacelite.embed(data, cache_dir=tmp_path / "moved", **given)
+        with Cache(embedded.path) as opened:
+            digests.add(cached_texts.split_digest(opened, "train"))
+    assert len(digests) == 2
+
+
+def test_estimators_of_pairs(bert, tmp_path):
+    from sklearn.model_selection import cross_val_predict
+
+    rows = inferences(60)
+    pairs, labels = [row[:2] for row in rows], [row[2] for row in rows]
+    how = {"backbone": bert, "cache_dir": tmp_path, "device": "cpu"}
+    classifier = spacelite.LogregClassifier(**how).fit(pairs, labels)
+    wanted = classifier.predict_proba(pairs)
+    forms = (np.array(pairs), pd.DataFrame(pairs), [*map(list, pairs)], np.array(pairs, object))
+    for form in forms:
+        np.testing.assert_allclose(classifier.predict_proba(form), wanted, atol=1e-6)
+    # The same figures as from plain transformers and scikit-learn's own mean.
+    vectors = spacelite.FrozenEncoder(pooling="mean", **how).fit_transform(pairs)
+    means = np.stack([states.mean(axis=0) for states in plain_states(bert, pairs)])
+    np.testing.assert_allclose(vectors, means, atol=2e-3)
+    assert len(cross_val_predict(classifier, pairs, labels, cv=3)) == 60
+    explained = classifier.explain(pairs[0])
+    assert {word.of_text for word in explained.explanation.words} == {None, 1, 2}
+    with pytest.raises(ValueError, match="was fitted on pairs of texts: give it pairs of texts"):
+        classifier.predict(["a film"])
+    with pytest.raises(ValueError, match="was fitted on single texts: give it single texts"):
+        spacelite.TfidfClassifier(**how).fit(texts(60), labels).predict(pairs)
