@@ -126,7 +126,7 @@ def test_a_pooling(cache, bert, other, tmp_path, monkeypatch):
     }
     for run in runs:
         if run.record.system in ("linear (rms)", "logreg (rms)", "linear (max)", "logreg (max)"):
-            vectors = pooled[run.head.pooling]
+            vectors = pooled[run.run.head.pooling]
             weight, bias = (run.run.parameters[f"classifier.{x}"] for x in ("weight", "bias"))
             assert np.abs(vectors @ weight.T + bias - saved_logits(run)).max() < 1e-4
 
