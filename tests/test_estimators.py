@@ -187,8 +187,9 @@ def test_parameters_are_the_settings():
         own = {each.name for each in fields(config)} - {"seed"}
         training = {"class_weights"}
         if any(each.name == "seed" for each in fields(config)):
-            # scikit-learn gives weights to `fit`, and tunes thresholds from outside.
-            elsewhere = {"data_seed", "sample_weight", "threshold"}
+            # scikit-learn gives weights to `fit`, and tunes thresholds from outside; classes have
+            # one loss.
+            elsewhere = {"data_seed", "sample_weight", "threshold", "loss"}
             training = {each.name for each in fields(TrainingConfig)} - elsewhere
             training |= {"random_state", "validation_fraction"}
         assert set(kind().get_params()) == own | training | embedding, name
