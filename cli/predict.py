@@ -166,11 +166,15 @@ def _csv(batches: Batches, record: RunRecord, columns: Columns | None) -> Iterat
 
     (label,) = record.task.as_json([])
     first = [*PAIR[: 1 + record.spec.pairs], label, "unknown"]
-    lines: list[list[Any]] = [[*first, *record.label_names] if columns is None else columns.names]
+    lines: list[list[Any]] = [
+        [*first, *record.probability_names] if columns is None else columns.names
+    ]
     for batch in batches:
         for row in batch:
             if columns is None:
-                lines.append([*(row[name] for name in first), *row["probabilities"].values()])
+                lines.append(
+                    [*(row[name] for name in first), *row.get("probabilities", {}).values()]
+                )
             else:
                 lines.append([row.get(name) for name in columns.names])
         yield writers.csv_lines(lines)

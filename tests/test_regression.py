@@ -409,6 +409,33 @@ def test_what_needs_classes_is_refused(there, cache, ridge):
         assert "this is a bug" not in result.stderr and result.stderr.count("\n") == 1
 
 
+def test_predictions_are_numbers(there, ridge, bert, tmp_path, cache):
+    """In Python, printed, and in files; as the saved predictions of the test split are."""
+    text = next(text for text, score in reviews() if score == cache.splits["test"].labels[0])
+    expected = float(ridge.run.predictions().logits[0, 0])
+    new = ridge.predict([text], backbone=str(bert), device="cpu", progress=False)
+    assert new[0]["value"] == pytest.approx(expected, rel=1e-4) and "probabilities" not in new[0]
+    assert new.table().columns == ["score", "Text"] and list(new.to_frame()["value"])
+    assert "no probability" in refusal(
+        lambda: ridge.predict([text], backbone=str(bert), device="cpu", progress=False,
+                              min_probability=0.5).labels
+    )  # fmt: skip
+    command = ["predict", ridge.id, "--cache-dir", str(there), "--backbone", str(bert)]
+    printed = CliRunner().invoke(app, [*command, text])
+    assert printed.exit_code == 0 and f"{expected:.4g}"[:4] in printed.stdout
+    source = write(tmp_path / "new.csv", [(text, 1)], ("text", "other"))
+    for suffix in (".csv", ".parquet", ".jsonl"):
+        out = tmp_path / f"out{suffix}"
+        done = CliRunner().invoke(app, [*command, "--file", str(source), "--out", str(out)])
+        assert done.exit_code == 0 and "score of 1 text" in done.stdout, done.output
+    with (tmp_path / "out.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert float(row["value"]) == pytest.approx(expected, rel=1e-4)
+    assert [*row] == ["text", "other", "value", "unknown"]
+    told = CliRunner().invoke(app, [*command, text, "--csv"])
+    assert told.stdout.splitlines()[0] == "text,value,unknown"
+
+
 def test_evaluation_on_other_numbers(ridge, bert, tmp_path):
     """Whole numbers are read as numbers, since the run predicts them."""
     rows = [(text, round(score)) for text, score in reviews(60, seed=5)]

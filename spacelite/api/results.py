@@ -181,11 +181,12 @@ CACHE = Kind("give what embed returned, or a cache's name or path", _cache)
 class TextPredictions(Sequence[dict[str, Any]]):
     """Predictions for texts: a sequence of {"text", "label" or "labels", "unknown",
     "probabilities"}, with "text_pair" after "text" if it was a pair, and "thresholds" of a run that
-    has decision thresholds.
+    has decision thresholds; of numbers {"text", "value", "unknown"}.
 
     Attributes:
         texts: N texts, or N pairs.
-        probabilities: (N, C) float64; independent per label in a multi-label run.
+        probabilities: (N, C) float64; independent per label in a multi-label run; (N, 1) of
+            predicted numbers.
         unknown: The share of each text's tokens that are unknown to the backbone, (N,) float64.
         record: The run's record.
         min_probability: Labels with a lower probability are not given; None to give all.
@@ -236,14 +237,14 @@ class TextPredictions(Sequence[dict[str, Any]]):
         (column,) = self.record.task.as_json([])
         meant = meant_by(self.record.label_names)
         labels: Any = [
-            self.record.task.as_json([meant[label] for label in labels])[column]
+            self.record.task.as_json([meant.get(label, label) for label in labels])[column]
             for labels in self.labels
         ]
         if None in labels and not isinstance(next(iter(meant.values())), str):
             labels = pd.array(labels)  # Int64 or boolean, which have missing values
         chances = {
             f"probability_{name}": self.probabilities[:, index]
-            for index, name in enumerate(self.record.label_names)
+            for index, name in enumerate(self.record.probability_names)
         }
         written = [named(text) for text in self.texts]
         texts = {name: [row[name] for row in written] for name in written[0]}
@@ -258,12 +259,12 @@ class TextPredictions(Sequence[dict[str, Any]]):
     def __getitem__(self, index: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
         if isinstance(index, slice):
             return self.rows[index]
-        names = self.record.label_names
+        names, chances = self.record.probability_names, self.probabilities[index].tolist()
         return {
             **named(self.texts[index]),
             **self.record.task.as_json(self.labels[index]),
             "unknown": float(self.unknown[index]),
-            "probabilities": dict(zip(names, self.probabilities[index].tolist(), strict=True)),
+            **({"probabilities": dict(zip(names, chances, strict=True))} if names else {}),
             **({"thresholds": self.record.thresholds} if self.record.thresholds else {}),
         }
 
@@ -275,12 +276,17 @@ class TextPredictions(Sequence[dict[str, Any]]):
         tokens stands there if a text is mostly unknown."""
         unknown, lines = set(self.mostly_unknown), []
         for index, (row, labels) in enumerate(zip(self.rows, self.labels, strict=True)):
-            values = ", ".join(decimals(row["probabilities"][name], 3) for name in labels)
+            chances = row.get("probabilities", {})
+            values = ", ".join(decimals(chances[name], 3) for name in labels if name in chances)
             share = f"{100 * row['unknown']:.0f}%" if index in unknown else ""
             shown = [share] if unknown else []
+            shown = [values or "–", *shown] if self.record.probability_names else shown
             text = shortened(joined(self.texts[index]), MOST_SHOWN)
-            lines.append(Line.of(", ".join(labels) or "–", values or "–", *shown, text))
-        columns = ["Label", "Probability", *(["Unknown"] if unknown else []), "Text"]
+            lines.append(Line.of(", ".join(labels) or "–", *shown, text))
+        columns = ["Label", "Probability"]
+        if not self.record.probability_names:
+            columns = [visible_name(", ".join(self.record.label_names))]
+        columns += [*(["Unknown"] if unknown else []), "Text"]
         return Table("Predictions", columns, lines, "predictions")
 
     @cached_property
@@ -345,7 +351,8 @@ class FilePredictions:
     def add(self, batch: TextPredictions) -> None:
         """Count the predictions of a batch."""
         self.texts += len(batch)
-        self.labels.update(", ".join(labels) or "no label" for labels in batch.labels)
+        if self.record.probability_names:  # numbers are hardly ever the same
+            self.labels.update(", ".join(labels) or "no label" for labels in batch.labels)
         self.undecided += len(batch.undecided)
         self.mostly_unknown += len(batch.mostly_unknown)
 
@@ -383,6 +390,8 @@ class FilePredictions:
     def __str__(self) -> str:
         where = "" if self.path is None else f", written to {self.path}"
         line = f"{self._count} classified{where}: {self._frequent}"
+        if not self.record.probability_names:
+            line = f"{visible_name(', '.join(self.record.label_names))} of {self._count}{where}"
         return visible("\n".join([line, *self.notes]))
 
     def __repr__(self) -> str:

@@ -717,7 +717,7 @@ class Columns:
     def __init__(self, rows: TextRows, record: RunRecord) -> None:
         self._rows, self._record = rows, record
         (usual,) = record.task.as_json([])
-        wanted = [usual, "unknown", *(f"probability_{name}" for name in record.label_names)]
+        wanted = [usual, "unknown", *(f"probability_{name}" for name in record.probability_names)]
         taken = {name.lower() for name in rows.columns}
         names = [_free(name, taken) for name in wanted]
         self.label, self.unknown, *self.probabilities = names
@@ -735,19 +735,17 @@ class Columns:
 
     def schema(self) -> pa.Schema:
         """The Arrow types of all columns."""
-        added: dict[str, Any] = {self.label: "string", self.unknown: "double"}
-        (usual,) = self._record.task.as_json([])
-        if usual == "labels":
-            added[self.label] = ["string"]
+        added = {self.label: self._record.task.column_type, self.unknown: "double"}
         return writers.extended(
             self._rows.schema(), {**added, **dict.fromkeys(self.probabilities, "double")}
         )
 
     def row(self, kept: dict[str, Any], predicted: dict[str, Any]) -> dict[str, Any]:
         """A row of the results: one of the file, and one of `TextPredictions`."""
-        (label,) = (predicted[name] for name in ("label", "labels") if name in predicted)
-        chances = dict(zip(self.probabilities, predicted["probabilities"].values(), strict=True))
-        return {**kept, self.label: label, self.unknown: predicted["unknown"], **chances}
+        (usual,) = self._record.task.as_json([])
+        values = predicted.get("probabilities", {}).values()
+        chances = dict(zip(self.probabilities, values, strict=True))
+        return {**kept, self.label: predicted[usual], self.unknown: predicted["unknown"], **chances}
 
 
 def _free(name: str, taken: set[str]) -> str:

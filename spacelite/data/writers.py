@@ -93,10 +93,11 @@ def _parquet(partial: Path, path: Path, schema: pa.Schema) -> Iterator[Write]:
 
 
 def extended(schema: pa.Schema, added: dict[str, Any]) -> pa.Schema:
-    """Arrow types with those of more columns: the name of a type, or [its name] for a list."""
+    """Arrow types with those of more columns: the name of a type, or (its name,) for a list."""
     for name, kind in added.items():
-        alias = pa.type_for_alias(kind[0] if isinstance(kind, list) else kind)
-        schema = schema.append(pa.field(name, pa.list_(alias) if isinstance(kind, list) else alias))
+        is_list = not isinstance(kind, str)
+        alias = pa.type_for_alias(kind[0] if is_list else kind)
+        schema = schema.append(pa.field(name, pa.list_(alias) if is_list else alias))
     return schema
 
 

@@ -149,6 +149,11 @@ class RunRecord:
         return np.array([self.thresholds[name] for name in names])
 
     @property
+    def probability_names(self) -> tuple[str, ...]:
+        """The labels that predictions give a probability of; none of numbers."""
+        return self.label_names if self.task.has_probabilities else ()
+
+    @property
     def settings(self) -> dict[str, Any]:
         """All settings of the head and of its training, by name."""
         return {**self.head.settings(), **self.training.settings()}

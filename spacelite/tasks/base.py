@@ -63,6 +63,7 @@ class Task(ABC):
     undecided_at_threshold: str = "left undecided: the predicted label has a probability below {}"
     label_type: str = "int64"  # number type of label arrays
     has_probabilities: bool = True
+    column_type: Any = "string"  # of what `as_json` gives, in files of predictions
     of_numbers: bool = False  # whether labels are read as numbers, and not as names of classes
     fewest_classes: int = 1  # label names that a run has
     fewest_present: int = 2  # labels that training examples have

@@ -19,6 +19,7 @@ class MultiLabel(Task):
     name = "multi-label"
     phrase = "several labels per text"
     label_dimensions = 2
+    column_type = ("string",)
     undecided = "left without a label that has a probability above one half but below {}"
     undecided_at_threshold = (
         "left without a label that has a probability above its threshold but below {}"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import override
 
 from spacelite.document import decimals
+from spacelite.errors import SpaceliteError
 from spacelite.lazy import np, torch
 from spacelite.metrics.scores import METRICS as OF_CLASSES
 from spacelite.metrics.scores import Metric, PerClass, Scores
@@ -121,6 +122,7 @@ class Regression(Task):
     label_dimensions = 1
     label_type = "float64"
     has_probabilities = False
+    column_type = "double"
     of_numbers = True
     fewest_present = 1
     beyond = ""
@@ -172,7 +174,7 @@ class Regression(Task):
 
     @override
     def label_names(self, label: Any, names: Sequence[str]) -> list[str]:
-        return [f"{float(label):.6g}"]
+        return [f"{float(label):.8g}"]
 
     @override
     def as_json(self, names: Sequence[str]) -> dict[str, Any]:
@@ -255,6 +257,21 @@ class Regression(Task):
     ) -> Array:
         numbers: Array = probabilities[..., 0]
         return numbers
+
+    def given(
+        self,
+        probabilities: Array,
+        names: Sequence[str],
+        minimum: float | None = None,
+        thresholds: Array | None = None,
+    ) -> list[list[str]]:
+        """The numbers; a minimum is refused."""
+        if minimum is not None:
+            raise SpaceliteError(
+                f"min_probability={minimum:g}: numbers have no probability: leave it out",
+                ["min_probability"],
+            )
+        return super().given(probabilities, names)
 
     def correct(self, predicted: Array, labels: Array) -> Array:
         """Whether a number is predicted exactly."""
