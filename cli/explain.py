@@ -14,7 +14,7 @@ from spacelite.errors import SpaceliteError
 from spacelite.visible import visible_name
 
 from . import console
-from .options import CACHE_DIR
+from .options import CACHE_DIR, SECOND
 
 if TYPE_CHECKING:
     from spacelite.inference.explanation import Explanation
@@ -54,8 +54,11 @@ def explain(
         raise SpaceliteError(f"--html {html} is a folder: name a file")
     if pair is not None and text is None:
         raise SpaceliteError("--pair needs a text before it")
+    loaded = spacelite.load_run(run, cache_dir)
+    if text is not None and pair is None and loaded.record.spec.pairs:
+        raise SpaceliteError(f"run {loaded.id} was trained on pairs of texts: {SECOND}")
     given = text if pair is None else (text, pair)
-    explained = console.call(spacelite.load_run(run, cache_dir).explain, arguments, text=given)
+    explained = console.call(loaded.explain, arguments, text=given)
     if html is not None:
         explained.save(html)
         console.note(f"{html} written")

@@ -20,6 +20,7 @@ from spacelite.files import CACHE_DIR as CACHE_DIR
 from spacelite.files import CACHE_VARIABLE, DATA_VARIABLE, cache_folder
 from spacelite.settings import OTHER_NAMES, shown, type_of
 
+SECOND = "give one text, and the second one with --pair"  # of a run that reads pairs
 VARIABLES = {"cache_dir": CACHE_VARIABLE, "data_dir": DATA_VARIABLE}
 
 # Arguments whose options have other names, but for settings of heads and training.

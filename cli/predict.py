@@ -14,7 +14,7 @@ from spacelite.data import writers
 from spacelite.errors import SpaceliteError
 
 from . import console
-from .options import CACHE_DIR
+from .options import CACHE_DIR, SECOND
 
 if TYPE_CHECKING:
     from spacelite.api.runs import Columns
@@ -86,6 +86,8 @@ def predict(
         writers.check(out)
     loaded = spacelite.load_run(run, cache_dir)
     rows = _rows(texts, pair, file, text_column, quoting, loaded.record.text_column)
+    if texts and pair is None and loaded.record.spec.pairs:
+        raise SpaceliteError(f"run {loaded.id} was trained on pairs of texts: {SECOND}")
     loaded.require_kind(rows)
     how = {name: arguments[name] for name in PREDICTING if name in arguments}
     if out is not None:

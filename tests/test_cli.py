@@ -31,7 +31,7 @@ NOT_PASSED = {
     "audit": {"top", "out"},
     "sweep": {"out"},
     "eval": {"run", "cache_dir"},
-    "explain": {"run", "html", "cache_dir"},
+    "explain": {"run", "html", "cache_dir", "pair"},
     "report": {"systems", "as_form", "out", "no_examples"},
 }
 CALLED = {

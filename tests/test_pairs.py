@@ -278,7 +278,7 @@ def test_texts_of_pairs_are_kept(cache, nli):
     assert again.hit
 
 
-def test_predictions_for_pairs(run, cache, bert, nli, tmp_path):
+def test_predictions_for_pairs(run, cache, bert, nli, tmp_path, caplog):
     """In Python, of files and on the command line; single texts are refused, and the other way
     round."""
     pairs = [row[:2] for row in inferences(30, 2)]
@@ -314,7 +314,10 @@ def test_predictions_for_pairs(run, cache, bert, nli, tmp_path):
     said = refusal(run.predict, [("a film", "")], **how)
     assert "text 1 is a pair whose second text is empty" in said
     assert "text 1 is no pair of texts" in refusal(run.predict, [("a", "b", "c")], **how)
-    assert "--pair" not in refusal(run.explain, ["a"], **how)
+    assert "give one text (a string), or two as a pair" in refusal(run.explain, ["a"], **how)
+    with caplog.at_level("WARNING"):
+        run.predict([(" ".join(WORDS * 9), "a film"), ("a", "plot")], **how)
+    assert "1 of 2 pairs are longer than 128 tokens: the rest is ignored, of the" in caplog.text
     data = {"train": (texts(40), [0, 1] * 20)}
     (other,) = spacelite.train(
         spacelite.embed(data, backbone=bert, cache_dir=tmp_path, progress=False, device="cpu"),
@@ -340,7 +343,9 @@ def test_predictions_for_pairs(run, cache, bert, nli, tmp_path):
     _, printed, _ = command("predict", run.id, first, "--pair", second, "--csv")
     assert printed.startswith("text,text_pair,label,unknown,")
     code, _, said = command("predict", run.id, first)
-    assert code and "the command line has single ones: give two for each example" in said
+    assert code and "was trained on pairs of texts: give one text, and the second one with" in said
+    code, _, said = command("explain", run.id, first)
+    assert code and "give one text, and the second one with --pair" in said
     code, _, said = command("predict", run.id, first, first, "--pair", second)
     assert code and "--pair needs one text before it" in said
     _, printed, _ = command("explain", run.id, first, "--pair", second, "--json")

@@ -216,10 +216,12 @@ def _batches(texts: Iterable[Text]) -> Iterator[list[Text]]:
 
 def warn_of_truncated(run: Run, truncated: int, count: int) -> None:
     """Warn if some of `count` texts were cut off at the maximum length."""
+    spec = run.record.spec
     if truncated:
         log.warning(
-            "%s of %s text%s longer than %s tokens: the rest is ignored",
-            truncated, count, " is" if count == 1 else "s are", run.record.spec.max_length,
+            "%s of %s %s%s longer than %s tokens: the rest is ignored%s",
+            truncated, count, "pair" if spec.pairs else "text", " is" if count == 1 else "s are",
+            spec.max_length, ", of the longer text first" if spec.pairs else "",
         )  # fmt: skip
 
 
