@@ -92,7 +92,8 @@ def _print(result: Explanation, labels: Sequence[int], example: str | None) -> N
     say()
     for label in labels:
         _print_words(result, label)
-    exact = f"bias and words add up to the logit to within {max(result.difference, 1e-16):.0e}"
+    within = f"{max(result.difference, 1e-16):.0e}"
+    exact = f"bias and words add up to the {result.task.output} to within {within}"
     legend = result.legend(labels[0] if len(labels) == 1 else None)
     for note in filter(None, (result.decided, result.unknown, legend, exact, result.recomputed)):
         say(Text(note, style="dim"))
@@ -118,7 +119,7 @@ def _print_words(result: Explanation, label: int) -> None:
         table.add_row(Text(f"{len(rest)} more", style="dim"), *sums)
     table.add_row(Text("bias", style="dim"), f"{result.bias_shown[label]:+.4f}")
     table.add_section()
-    table.add_row(Text("logit", style="bold"), f"{result.logits_shown[label]:+.4f}")
+    table.add_row(Text(result.task.output, style="bold"), f"{result.logits_shown[label]:+.4f}")
     say(table)
 
 

@@ -421,6 +421,16 @@ def test_predictions_are_numbers(there, ridge, bert, tmp_path, cache):
                               min_probability=0.5).labels
     )  # fmt: skip
     command = ["predict", ridge.id, "--cache-dir", str(there), "--backbone", str(bert)]
+    explained = ridge.explain(text, backbone=str(bert)).explanation
+    total = explained.shares[:, 0].sum() + explained.bias_shown[0]
+    assert total == pytest.approx(explained.logits[0]) == pytest.approx(expected, rel=1e-4)
+    page = tmp_path / "explained.html"
+    told = ["explain", ridge.id, text, "--cache-dir", str(there), "--backbone", str(bert)]
+    shown = CliRunner().invoke(app, told)
+    assert shown.exit_code == 0 and "add up to the prediction to within" in shown.stdout
+    assert CliRunner().invoke(app, [*told, "--html", str(page)]).exit_code == 0
+    assert "add up to the prediction" in (shown := page.read_text())
+    assert "the logit" not in shown and "Probability" not in shown
     printed = CliRunner().invoke(app, [*command, text])
     assert printed.exit_code == 0 and f"{expected:.4g}"[:4] in printed.stdout
     source = write(tmp_path / "new.csv", [(text, 1)], ("text", "other"))

@@ -144,7 +144,10 @@ class Explanation:
     def prediction(self) -> str:
         """The predicted labels with their probabilities: `positive (0.655)`, or `no label`."""
         chances = dict(zip(self.labels, self.probabilities, strict=True))
-        given = (f"{name} ({decimals(chances[name], 3)})" for name in self.given)
+        given = (
+            f"{name} ({decimals(chances[name], 3)})" if name in chances else name
+            for name in self.given
+        )
         return visible_name(", ".join(given)) or "no label"
 
     @cached_property
@@ -170,7 +173,7 @@ class Explanation:
         of = (
             "the label that its table is for" if label is None else visible_name(self.labels[label])
         )
-        share = f"what the word adds to the logit of {of}"
+        share = f"what the word adds to the {self.task.output} of {of}"
         pairs = "" if self.second is None else " (1) and (2) say which of the two texts it is in."
         if not self.task.beyond:
             return f"The number of a word is {share}.{pairs}"

@@ -69,6 +69,7 @@ class Task(ABC):
     fewest_present: int = 2  # labels that training examples have
     stratified: bool = False  # whether folds have each label in the same proportion
     beyond: str  # says how contributions are `centred`, after `adds_to` in reports
+    output: str = "logit"  # what the shares of words add up to, in explanations
     adds_to: str = "each label's logit"  # what words add to, in reports
     # The heading of the examples that are predicted worst, and what their words add to.
     worst: tuple[str, str] = ("The most confident mistakes", "the most probable label's logit")

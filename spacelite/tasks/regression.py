@@ -126,6 +126,7 @@ class Regression(Task):
     of_numbers = True
     fewest_present = 1
     beyond = ""
+    output = "prediction"
     adds_to = "the prediction"
     worst = ("The largest errors", "the prediction")
     counterparts: Mapping[str, str] = {"logreg": "ridge"}

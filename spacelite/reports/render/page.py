@@ -121,7 +121,7 @@ def explanation_page(
         Paragraph(about),
         Heading(1, "Prediction"),
         Paragraph(prediction),
-        _probabilities(explanation),
+        *([_probabilities(explanation)] if explanation.task.has_probabilities else []),
         Heading(1, "The text"),
         *(block for label in labels for block in _of_label(explanation, label)),
     ]
@@ -141,7 +141,7 @@ def _of_label(explanation: Explanation, label: int) -> list[Block | Element]:
     total = explanation.shares[:, label].sum()
     sum_of_shares = (
         f"Words {with_sign(total)} and bias {with_sign(explanation.bias_shown[label])} add up to "
-        f"the logit {with_sign(explanation.logits_shown[label])}, to within "
+        f"the {explanation.task.output} {with_sign(explanation.logits_shown[label])}, to within "
         f"{max(explanation.difference, 1e-16):.0e}. {explanation.recomputed}"
     ).rstrip()
     return [
@@ -224,14 +224,15 @@ def _head_blocks(explanation: Explanation, label: int) -> Table:
     """Each word's share in a label's logit from each block of the head."""
     names = explanation.block_names
     parts = np.stack([explanation.block_shares(name)[:, label] for name in names], axis=1)
-    title = f"Shares of words in the logit of {explanation.labels[label]}, by block of the head"
+    of = f"{explanation.task.output} of {explanation.labels[label]}"
+    title = f"Shares of words in the {of}, by block of the head"
     columns = ["Word", *(f"From {name}" for name in names)]
     return Table(title, columns, _share_lines(explanation, parts), "blocks")
 
 
 def _every_word(explanation: Explanation) -> Table:
-    lines = _share_lines(explanation, explanation.shares)
-    for name, values in (("bias", explanation.bias_shown), ("logit", explanation.logits_shown)):
-        lines.append(Line.of(name, *map(with_sign, values), kind=name))
+    lines, output = _share_lines(explanation, explanation.shares), explanation.task.output
+    lines.append(Line.of("bias", *map(with_sign, explanation.bias_shown), kind="bias"))
+    lines.append(Line.of(output, *map(with_sign, explanation.logits_shown), kind="logit"))
     columns = ["Word", *explanation.labels]
-    return Table("Shares of words in the logits", columns, lines, "shares")
+    return Table(f"Shares of words in the {output}s", columns, lines, "shares")
