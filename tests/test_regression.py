@@ -505,3 +505,15 @@ def test_settings_and_kinds_that_mean_nothing_are_refused(there, cache):
     assert "train ridge" in train(head="logreg")
     assert "choose from loss, mse" in train(patience=2, monitor="auroc")
     assert "squared, huber" in train(loss="absolute")
+    assert "has no effect on ridge, trained without epochs" in train(head="ridge", loss="huber")
+
+
+def test_classes_have_neither_ridge_nor_a_choice_of_losses(cache_path, tmp_path):
+    def train(**settings):
+        how = {"cache_dir": tmp_path, "progress": False, **settings}
+        return refusal(spacelite.train, cache_path, **how)
+
+    assert "head=ridge does not learn from one label per text: train logreg" in train(head="ridge")
+    for loss in ("squared", "huber"):
+        said = train(loss=loss)
+        assert f"loss={loss} has no effect on one label per text" in said and "leave it" in said
