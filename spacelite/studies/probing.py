@@ -284,14 +284,15 @@ class Sweep:
             )
         elif on_test:
             sentences.append(f"It is the best on {self.split} too.")
-        control = self.baselines[-1].control
-        if control is not None:
+        by_heart, control = choice.control, self.baselines[-1].control
+        if by_heart is not None and control is not None:
             sentences.append(
                 "Control task (Hewitt & Liang 2019): a text's label is that of a random training "
                 "example, the same for all texts that begin with the same token "
                 f"({self.types:,} different ones; {self.known_types:.1%} of the texts of "
-                f"{self.split} begin with one of them). What a probe reaches on it beyond the "
-                f"{decimals(control.value, 3)} of one that reads nothing, it has learned by heart. "
+                f"{self.split} begin with one of them). The chosen probe reaches "
+                f"{decimals(by_heart.value, 3)} on it, and one that reads nothing "
+                f"{decimals(control.value, 3)}: what lies between, it has learned by heart. "
                 "Selectivity is how much better it is on the data's labels."
             )
         else:

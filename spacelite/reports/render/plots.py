@@ -374,7 +374,8 @@ def learning_curve(chart: Chart, form: str) -> bytes:
         panel.set_xticks(chart.sizes, chart.ticks)
         panel.minorticks_off()
         handles, names = panel.get_legend_handles_labels()
-        panel.legend(handles, _in_lines(names, 3.0), frameon=False, loc="lower right")
+        corner = "lower right" if chart.logarithmic else "best"  # curves of examples rise
+        panel.legend(handles, _in_lines(names, 3.0), frameon=False, loc=corner)
         return _file(figure, form)
 
 
