@@ -374,7 +374,7 @@ def learning_curve(chart: Chart, form: str) -> bytes:
         panel.set_xticks(chart.sizes, chart.ticks)
         panel.minorticks_off()
         handles, names = panel.get_legend_handles_labels()
-        corner = "lower right" if chart.logarithmic else "best"  # curves of examples rise
+        corner: Any = "lower right" if chart.logarithmic else "best"  # learning curves rise
         panel.legend(handles, _in_lines(names, 3.0), frameon=False, loc=corner)
         return _file(figure, form)
 
