@@ -217,10 +217,10 @@ def test_a_setting_of_an_extension_that_is_not_imported_is_read(trained, tmp_pat
 def test_a_spec_of_a_later_version_names_the_run(trained, tmp_path):
     folder = shutil.copytree(trained[0].folder, tmp_path / "copy")
     content = json.loads((folder / "run.json").read_text())
-    content["spec"]["pairs"] = True
+    content["spec"]["later"] = True
     files.write_json(folder / "run.json", content)
     message = refusal(runs.load, folder)
-    assert f"run {folder}: " in message and "(pairs): upgrade spacelite" in message
+    assert f"run {folder}: " in message and "(later): upgrade spacelite" in message
 
 
 @pytest.mark.parametrize("wrong", WRONG)
