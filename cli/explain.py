@@ -40,6 +40,7 @@ def explain(
     The number beside a word is its share in the label's logit, less the mean of its shares in the
     logits of all labels, since only differences between logits matter. If a text can have several
     labels, it is the share in the label's own logit. --json has the shares in every single logit.
+    Of a run that predicts numbers, it is what the word adds to the number.
 
     Options:
         text: The text to explain.
@@ -64,13 +65,11 @@ def explain(
         console.note(f"{html} written")
     if as_json:
         names = [explained.explanation.labels[label] for label in explained.shown]
+        of_labels = {"label": names[0], "explained": names}
+        if explained.explanation.number is not None:
+            of_labels = {}
         console.print_json(
-            {
-                "run": explained.run.id,
-                "label": names[0],
-                "explained": names,
-                **explained.explanation.as_json(),
-            }
+            {"run": explained.run.id, **of_labels, **explained.explanation.as_json()}
         )
     else:
         _print(explained.explanation, explained.shown, example)
@@ -78,12 +77,15 @@ def explain(
 
 def _print(result: Explanation, labels: Sequence[int], example: str | None) -> None:
     say = console.out().print
-    chances = ", ".join(
-        f"{visible_name(name)} {decimals(value, 3)}"
-        for name, value in zip(result.labels, result.probabilities, strict=True)
-    )
-    given = visible_name(", ".join(result.given))
-    say(Text.assemble((given or "no label", "bold"), f"   ({chances})"))
+    if result.number is not None:
+        say(Text(result.prediction, style="bold"))
+    else:
+        chances = ", ".join(
+            f"{visible_name(name)} {decimals(value, 3)}"
+            for name, value in zip(result.labels, result.probabilities, strict=True)
+        )
+        given = visible_name(", ".join(result.given))
+        say(Text.assemble((given or "no label", "bold"), f"   ({chances})"))
     if result.example is not None:
         labelled = visible_name(", ".join(result.example))
         say(Text(f"labelled {labelled or 'with nothing'}", style="dim"))
@@ -105,21 +107,25 @@ def _print_words(result: Explanation, label: int) -> None:
     say(_marked(result, label), soft_wrap=console.out().color_system is None)
     say()
     shares = result.shares[:, label].tolist()
+
+    def signed(value: float) -> str:
+        return f"{value:+.{result.digits + 2}f}"
+
     of_blocks = [result.block_shares(name)[:, label].tolist() for name in result.block_names]
     rows = zip(result.words, shares, *of_blocks, strict=True)
     words = sorted(rows, key=lambda row: -abs(row[1]))
-    table = console.new_table("Word", f">for {visible_name(result.labels[label])}")
+    table = console.new_table("Word", f">{result.column(label)}")
     for name in result.block_names:
         table.add_column(f"from {name}", justify="right", style="dim")
     for word, share, *parts in words[:MOST_WORDS]:
-        table.add_row(Text(word.name), *(f"{value:+.4f}" for value in (share, *parts)))
+        table.add_row(Text(word.name), *map(signed, (share, *parts)))
     rest = [numbers for _, *numbers in words[MOST_WORDS:]]
     if rest:
-        sums = (f"{sum(values):+.4f}" for values in zip(*rest, strict=True))
+        sums = map(signed, map(sum, zip(*rest, strict=True)))
         table.add_row(Text(f"{len(rest)} more", style="dim"), *sums)
-    table.add_row(Text("bias", style="dim"), f"{result.bias_shown[label]:+.4f}")
+    table.add_row(Text("bias", style="dim"), signed(result.bias_shown[label]))
     table.add_section()
-    table.add_row(Text(result.task.output, style="bold"), f"{result.logits_shown[label]:+.4f}")
+    table.add_row(Text(result.task.output, style="bold"), signed(result.logits_shown[label]))
     say(table)
 
 
@@ -131,7 +137,9 @@ def _marked(result: Explanation, label: int) -> Text:
         if word.side:
             strength = round(60 + 140 * word.weight)
             colour = f"rgb(0,{strength},0)" if word.side == "for" else f"rgb({strength},0,0)"
-            line.append(f"{word.text}({word.contribution:+.2f})", style=f"white on {colour}")
+            line.append(
+                f"{word.text}({word.contribution:+.{result.digits}f})", style=f"white on {colour}"
+            )
         else:
             line.append(word.text, style="dim")
         line.append(" ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
@@ -280,9 +281,11 @@ class TextPredictions(Sequence[dict[str, Any]]):
             values = ", ".join(decimals(chances[name], 3) for name in labels if name in chances)
             share = f"{100 * row['unknown']:.0f}%" if index in unknown else ""
             shown = [share] if unknown else []
-            shown = [values or "–", *shown] if self.record.probability_names else shown
+            given = [", ".join(labels) or "–", values or "–"]
+            if not self.record.probability_names:
+                given = [f"{row['value']:.6g}"]
             text = shortened(joined(self.texts[index]), MOST_SHOWN)
-            lines.append(Line.of(", ".join(labels) or "–", *shown, text))
+            lines.append(Line.of(*given, *shown, text))
         columns = ["Label", "Probability"]
         if not self.record.probability_names:
             columns = [visible_name(", ".join(self.record.label_names))]
@@ -335,9 +338,11 @@ class FilePredictions:
         min_probability: Labels with a lower probability are not given; None to give all.
         path: The file of the results; None if they were not written to one.
         texts: Number of texts.
-        labels: How often each label was given; in a multi-label run, each set of labels.
+        labels: How often each label was given; in a multi-label run, each set of labels. Empty if
+            numbers were predicted.
         undecided: Number of texts from which `min_probability` took a label.
         mostly_unknown: Number of texts whose tokens are unknown to the backbone by half or more.
+        values: The smallest, the largest and the mean of the predicted numbers; None for labels.
     """
 
     record: RunRecord
@@ -347,19 +352,32 @@ class FilePredictions:
     labels: Counter[str] = field(default_factory=Counter)
     undecided: int = 0
     mostly_unknown: int = 0
+    values: tuple[float, float, float] | None = None
 
     def add(self, batch: TextPredictions) -> None:
         """Count the predictions of a batch."""
+        before = self.texts
         self.texts += len(batch)
-        if self.record.probability_names:  # numbers are hardly ever the same
-            self.labels.update(", ".join(labels) or "no label" for labels in batch.labels)
-        self.undecided += len(batch.undecided)
         self.mostly_unknown += len(batch.mostly_unknown)
+        if not self.record.probability_names:
+            self._add_numbers(batch.probabilities, before)
+            return
+        self.labels.update(", ".join(labels) or "no label" for labels in batch.labels)
+        self.undecided += len(batch.undecided)
+
+    def _add_numbers(self, numbers: Array, before: int) -> None:
+        low, high, mean = self.values or (math.inf, -math.inf, 0.0)
+        total = before * mean + float(numbers.sum())
+        low, high = min(low, float(numbers.min())), max(high, float(numbers.max()))
+        self.values = low, high, total / self.texts
 
     @property
     def notes(self) -> list[str]:
         """What the reader should know of the predictions, in sentences."""
         sentences, of = [], f"of {self._count}"
+        little = ("its label says", "their labels say")
+        if self.values is not None:
+            little = ("its number says", "their numbers say")
         if self.record.thresholds:
             sentences.append(thresholds.in_words(self.record.thresholds, self.record.wish))
         if self.min_probability is not None:
@@ -372,7 +390,7 @@ class FilePredictions:
             sentences.append(
                 f"Unknown: at least half of the tokens of {self.mostly_unknown:,} {of} are unknown "
                 "to the backbone: "
-                f"{'its label says' if self.mostly_unknown == 1 else 'their labels say'} little."
+                f"{little[self.mostly_unknown > 1]} little."
             )
         return sentences
 
@@ -381,21 +399,28 @@ class FilePredictions:
         return {
             "path": None if self.path is None else str(self.path),
             "texts": self.texts,
-            "labels": dict(self.labels.most_common()),
-            "undecided": self.undecided,
+            **self._counted,
             "mostly_unknown": self.mostly_unknown,
             **({"thresholds": self.record.thresholds} if self.record.thresholds else {}),
         }
 
+    @property
+    def _counted(self) -> dict[str, Any]:
+        if self.values is not None:
+            return {"values": dict(zip(("least", "most", "mean"), self.values, strict=True))}
+        return {"labels": dict(self.labels.most_common()), "undecided": self.undecided}
+
     def __str__(self) -> str:
         where = "" if self.path is None else f", written to {self.path}"
-        line = f"{self._count} classified{where}: {self._frequent}"
-        if not self.record.probability_names:
-            line = f"{visible_name(', '.join(self.record.label_names))} of {self._count}{where}"
+        done = f"{self._count} classified"
+        if self.values is not None:
+            done = f"{visible_name(self.record.label_names[0])} of {self._count}"
+        line = f"{done}{where}: {self._frequent}"
         return visible("\n".join([line, *self.notes]))
 
     def __repr__(self) -> str:
-        return visible(f"<labels of {self._count}: {self._frequent}; {self.record.id}>")
+        what = "labels" if self.values is None else self.record.label_names[0]
+        return visible(f"<{what} of {self._count}: {self._frequent}; {self.record.id}>")
 
     @property
     def _count(self) -> str:
@@ -403,7 +428,9 @@ class FilePredictions:
 
     @property
     def _frequent(self) -> str:
-        """The most frequent labels with their numbers: `3 good, 1 bad`."""
+        """The most frequent labels with their counts, `3 good, 1 bad`, or where numbers lie."""
+        if self.values is not None:
+            return "{:.6g} to {:.6g}, mean {:.6g}".format(*self.values)
         given = [
             f"{count:,} {visible_name(name)}"
             for name, count in self.labels.most_common(MOST_LABELS)
@@ -489,11 +516,13 @@ class TextExplanation:
         explained, of_labels = self.explanation, []
         for label in self.shown:
             text = " ".join(
-                f"{word.text}({word.contribution:+.2f})" if word.side else word.text
+                f"{word.text}({word.contribution:+.{explained.digits}f})"
+                if word.side
+                else word.text
                 for word in explained.marked(label)
             )
             name = visible_name(explained.labels[label])
-            of_labels.append(visible(f"words for and against {name}: {text}"))
+            of_labels.append(visible(f"{explained.sides} {name}: {text}"))
         return f"predicted {explained.prediction}; " + "\n".join(of_labels)
 
     def __repr__(self) -> str:
@@ -506,7 +535,7 @@ class TextExplanation:
     def _repr_html_(self) -> str:
         explained = self.explanation
         of_labels = "".join(
-            f"words for and against <b>{escape(visible_name(explained.labels[label]))}</b>:"
+            f"{explained.sides} <b>{escape(visible_name(explained.labels[label]))}</b>:"
             f"{markup.marked_text(explained.marked(label))}"
             for label in self.shown
         )

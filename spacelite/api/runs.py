@@ -218,6 +218,8 @@ class TrainedRun:
     ) -> tuple[RunRecord, float | None]:
         """The record whose decision thresholds decide, and the minimum probability; as `predict`
         takes them."""
+        self.record.require_labels("threshold", threshold)
+        self.record.require_labels("min_probability", min_probability)
         if threshold is None:
             share = min_probability
             return self.record, None if share is None else prediction.check_share(
@@ -453,6 +455,7 @@ class TrainedRun:
             raise unusable("text", text, "give one text (a string), or two as a pair")
         explanation.require_shares(self.run)
         folder = self._backbone(backbone)
+        self.record.require_labels("label", label)
         label = None if label is None else known_label(label, self.labels)
         if example is not None:
             path = store.find_cache(self.run, self.cache_dir)
@@ -711,8 +714,8 @@ class TrainedRun:
 
 
 class Columns:
-    """The columns of the results: those of a file, then the label (or labels), the share of unknown
-    tokens and the probability of each label, under names that the file does not have."""
+    """The columns of the results: those of a file, then label, labels or value, the share of
+    unknown tokens and the probability of each label, under names that the file does not have."""
 
     def __init__(self, rows: TextRows, record: RunRecord) -> None:
         self._rows, self._record = rows, record

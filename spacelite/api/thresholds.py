@@ -152,6 +152,7 @@ def choose(run: Run, metric: str, wish: float, label: str | None = None) -> Chos
     """Choose a run's thresholds for a wished figure; `label` is which of two it is that of. Raises
     SpaceliteError if the run cannot have such a wish, or does not reach it."""
     record = run.record
+    record.require_labels("threshold", f"{metric}={wish:g}")
     names, task = record.label_names, record.task
     decides = task.threshold_labels(names)
     if metric == "accuracy" and task is MULTI_LABEL:

@@ -6,6 +6,7 @@ share is exact: nothing is approximated.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -41,7 +42,9 @@ class Marked:
     """A word of a highlighted text."""
 
     text: str
-    side: str  # `for` or `against` the label; empty for a word that hardly matters
+    # `for` or `against` the label, or what raises or lowers a number; empty for a word that hardly
+    # matters.
+    side: str
     weight: float  # the size of its contribution relative to the largest one, in [0, 1]
     contribution: float  # its share in the label's logit, as in `Explanation.shares`
 
@@ -102,7 +105,7 @@ class Explanation:
 
     def as_json(self) -> dict[str, Any]:
         """The explanation as a JSON object, without the concept spaces. Contributions, bias and
-        logits are those of each single logit."""
+        logits are those of each single logit; of a number, the prediction is its `value`."""
         content = asdict(replace(self, spaces=[]))
         del content["spaces"], content["task"]
         if not isinstance(self.text, Pair):
@@ -110,7 +113,16 @@ class Explanation:
                 del word["of_text"]
         if not self.thresholds:
             del content["thresholds"]
+        if self.number is not None:
+            for name in ("labels", "probabilities", "logits"):
+                del content[name]
+            return {"value": self.number, **content}
         return {**content, "predicted": self.given}
+
+    @property
+    def number(self) -> float | None:
+        """The predicted number; None where labels are predicted."""
+        return None if self.task.has_probabilities else self.logits[0]
 
     @property
     def predicted(self) -> int:
@@ -142,12 +154,12 @@ class Explanation:
 
     @property
     def prediction(self) -> str:
-        """The predicted labels with their probabilities: `positive (0.655)`, or `no label`."""
+        """The predicted labels with their probabilities: `positive (0.655)`, or `no label`; or the
+        predicted number: `rating 3.7`."""
+        if self.number is not None:
+            return f"{visible_name(self.labels[0])} {self.number:.6g}"
         chances = dict(zip(self.labels, self.probabilities, strict=True))
-        given = (
-            f"{name} ({decimals(chances[name], 3)})" if name in chances else name
-            for name in self.given
-        )
+        given = (f"{name} ({decimals(chances[name], 3)})" for name in self.given)
         return visible_name(", ".join(given)) or "no label"
 
     @cached_property
@@ -166,6 +178,23 @@ class Explanation:
     def logits_shown(self) -> Array:
         """The logit of each label, (C,), shown in the same way as `shares`."""
         return self.task.centred(np.asarray(self.logits))
+
+    def column(self, label: int) -> str:
+        """The heading of shares in a label's logit, or in a number."""
+        return f"{'for' if self.number is None else 'adds to'} {visible_name(self.labels[label])}"
+
+    @property
+    def sides(self) -> str:
+        """What is shown of the words, before the name of the label or the number."""
+        return "words for and against" if self.number is None else "words that raise and lower"
+
+    @cached_property
+    def digits(self) -> int:
+        """Decimals of a share beside its word: two, or those that a number of this size needs."""
+        strongest = float(np.abs(self.shares).max(initial=0.0))
+        if self.number is None or not strongest:
+            return 2
+        return min(max(1 - math.floor(math.log10(strongest)), 0), 12)
 
     def legend(self, label: int | None) -> str:
         """What the numbers beside words mean, where the words of a label are shown; None for
@@ -200,8 +229,9 @@ class Explanation:
         if self.layer_difference is None:
             return ""
         return (
-            "The hidden states of all layers were computed again; logits from means that are "
-            f"rounded, as a cache stores them, differ by up to {self.layer_difference:.0e}."
+            f"The hidden states of all layers were computed again; {self.task.output}s from means "
+            "that are rounded, as a cache stores them, differ by up to "
+            f"{self.layer_difference:.0e}."
         )
 
     @property

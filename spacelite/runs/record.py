@@ -153,6 +153,16 @@ class RunRecord:
         """The labels that predictions give a probability of; none of numbers."""
         return self.label_names if self.task.has_probabilities else ()
 
+    def require_labels(self, name: str, value: Any) -> None:
+        """Raise SpaceliteError for an option about labels, unless it is None, if the run predicts
+        numbers."""
+        if value is not None and not self.task.has_probabilities:
+            raise SpaceliteError(
+                f"{name}={value} has no effect on run {self.id}, which predicts numbers: they have "
+                "neither labels to choose from nor a probability; leave it out",
+                [name],
+            )
+
     @property
     def settings(self) -> dict[str, Any]:
         """All settings of the head and of its training, by name."""

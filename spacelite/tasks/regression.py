@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import override
 
 from spacelite.document import decimals
-from spacelite.errors import SpaceliteError
 from spacelite.lazy import np, torch
 from spacelite.metrics.scores import METRICS as OF_CLASSES
 from spacelite.metrics.scores import Metric, PerClass, Scores
@@ -266,13 +265,8 @@ class Regression(Task):
         minimum: float | None = None,
         thresholds: Array | None = None,
     ) -> list[list[str]]:
-        """The numbers; a minimum is refused."""
-        if minimum is not None:
-            raise SpaceliteError(
-                f"min_probability={minimum:g}: numbers have no probability: leave it out",
-                ["min_probability"],
-            )
-        return super().given(probabilities, names)
+        """The predicted number of each text, with all its digits."""
+        return [[repr(number)] for number in probabilities[:, 0].tolist()]
 
     def correct(self, predicted: Array, labels: Array) -> Array:
         """Whether a number is predicted exactly."""

@@ -138,15 +138,21 @@ def explanation_page(
 
 def _of_label(explanation: Explanation, label: int) -> list[Block | Element]:
     """The text with each word's share in a label's logit."""
-    total = explanation.shares[:, label].sum()
+    words, bias, total = (
+        with_sign(value, explanation.digits + 2)
+        for value in (
+            explanation.shares[:, label].sum(),
+            explanation.bias_shown[label],
+            explanation.logits_shown[label],
+        )
+    )
     sum_of_shares = (
-        f"Words {with_sign(total)} and bias {with_sign(explanation.bias_shown[label])} add up to "
-        f"the {explanation.task.output} {with_sign(explanation.logits_shown[label])}, to within "
+        f"Words {words} and bias {bias} add up to the {explanation.task.output} {total}, to within "
         f"{max(explanation.difference, 1e-16):.0e}. {explanation.recomputed}"
     ).rstrip()
     return [
         Paragraph(explanation.legend(label)),
-        Element("explained", texts=[explanation.marked(label)]),
+        Element("explained", explanation, texts=[explanation.marked(label)]),
         Paragraph(sum_of_shares),
     ]
 
@@ -177,12 +183,15 @@ def _spaces(explanation: Explanation, label: int, latent: int | None) -> list[Bl
     shown = sorted(
         sorted(range(len(spaces)), key=lambda c: -explanation.probabilities[c])[:MOST_SPACES]
     )
-    colours, use = f"Green points contribute to {name}, orange ones count", "the logits are"
+    against = "count against it" if explanation.number is None else "lower it"
+    colours = f"Green points contribute to {name}, orange ones {against}"
+    output, be = ("logits", "are") if explanation.number is None else ("prediction", "is")
+    use = f"the {output} {be}"
     shares = explanation.shares[:, label]
     if SPACE in explanation.block_names:
         shares = explanation.block_shares(SPACE)[:, label]
-        colours = f"Green points contribute to {name} through this block, orange ones count"
-        use = "the block's part of the logits is"
+        colours = f"Green points contribute to {name} through this block, orange ones {against}"
+        use = f"the block's part of the {output} is"
     of_tokens = sorted(
         (index, word.text, share)
         for word, share in zip(explanation.words, shares.tolist(), strict=True)
@@ -190,11 +199,13 @@ def _spaces(explanation: Explanation, label: int, latent: int | None) -> list[Bl
     )
     _, words, of_words = zip(*of_tokens, strict=True)
     panels = [
-        plots.concept_space(explanation.labels[c], spaces[c], words, of_words, f"for {name}")
+        plots.concept_space(
+            explanation.labels[c], spaces[c], words, of_words, explanation.column(label)
+        )
         for c in shown
     ]
     text = (
-        f"Every token is a point; hovering shows its word. {colours} against it; the diamond is "
+        f"Every token is a point; hovering shows its word. {colours}; the diamond is "
         f"their centroid, from which {use} computed."
     )
     axes = spaces[0].shape[1]
@@ -212,9 +223,11 @@ def _spaces(explanation: Explanation, label: int, latent: int | None) -> list[Bl
 def _share_lines(explanation: Explanation, shares: Array) -> list[Line]:
     """A line per word with its shares, (n, k), shaded by their size."""
     strongest = float(np.abs(shares).max(initial=0.0)) or 1.0
+    places = explanation.digits + 2
     return [
         Line.of(
-            word.name, *(Cell(with_sign(share), weight=abs(share) / strongest) for share in of_word)
+            word.name,
+            *(Cell(with_sign(share, places), weight=abs(share) / strongest) for share in of_word),
         )
         for word, of_word in zip(explanation.words, shares.tolist(), strict=True)
     ]
@@ -232,7 +245,11 @@ def _head_blocks(explanation: Explanation, label: int) -> Table:
 
 def _every_word(explanation: Explanation) -> Table:
     lines, output = _share_lines(explanation, explanation.shares), explanation.task.output
-    lines.append(Line.of("bias", *map(with_sign, explanation.bias_shown), kind="bias"))
-    lines.append(Line.of(output, *map(with_sign, explanation.logits_shown), kind="logit"))
+    for name, kind, values in (
+        ("bias", "bias", explanation.bias_shown),
+        (output, "logit", explanation.logits_shown),
+    ):
+        cells = (with_sign(value, explanation.digits + 2) for value in values)
+        lines.append(Line.of(name, *cells, kind=kind))
     columns = ["Word", *explanation.labels]
     return Table(f"Shares of words in the {output}s", columns, lines, "shares")
