@@ -114,7 +114,7 @@ def difference(name, own, other_name, other):
     """A system's accuracy minus that of another, as the report computes it."""
     systems, predictions = ({name: own[part], other_name: other[part]} for part in range(2))
     (pair,), _ = tested_pairs(systems, predictions, {name, other_name})
-    return as_points(pair.accuracy)
+    return as_points(pair.differences["accuracy"])
 
 
 def as_points(found):
