@@ -39,12 +39,17 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time, imported when f
     from spacelite.api.training import train
     from spacelite.estimators.classifiers import (
         AdditiveClassifier,
+        AdditiveRegressor,
         FrozenEncoder,
         LinearClassifier,
+        LinearRegressor,
         LogregClassifier,
         MLPClassifier,
+        RidgeRegressor,
         SpaceClassifier,
+        SpaceRegressor,
         TfidfClassifier,
+        TfidfRegressor,
     )
     from spacelite.estimators.search import SpaceSearchCV
     from spacelite.export.export import Exported
@@ -54,6 +59,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AdditiveClassifier",
+    "AdditiveRegressor",
     "CrossValidated",
     "EmbeddedDataset",
     "Evaluation",
@@ -64,16 +70,20 @@ __all__ = [
     "LayerSweep",
     "LearningCurve",
     "LinearClassifier",
+    "LinearRegressor",
     "LogregClassifier",
     "MLPClassifier",
     "Report",
+    "RidgeRegressor",
     "Runs",
     "SpaceClassifier",
+    "SpaceRegressor",
     "SpaceSearchCV",
     "SpaceliteError",
     "TextExplanation",
     "TextPredictions",
     "TfidfClassifier",
+    "TfidfRegressor",
     "TrainedRun",
     "__version__",
     "audit",
@@ -101,8 +111,9 @@ _MODULES = {
     ),
     "api.training": ("train",),
     "estimators.classifiers": (
-        "AdditiveClassifier", "FrozenEncoder", "LinearClassifier", "LogregClassifier",
-        "MLPClassifier", "SpaceClassifier", "TfidfClassifier",
+        "AdditiveClassifier", "AdditiveRegressor", "FrozenEncoder", "LinearClassifier",
+        "LinearRegressor", "LogregClassifier", "MLPClassifier", "RidgeRegressor",
+        "SpaceClassifier", "SpaceRegressor", "TfidfClassifier", "TfidfRegressor",
     ),
     "estimators.search": ("SpaceSearchCV",),
     "export.export": ("Exported",),

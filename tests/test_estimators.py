@@ -31,6 +31,7 @@ from spacelite import (
     SpaceClassifier,
     SpaceSearchCV,
     TfidfClassifier,
+    TfidfRegressor,
 )
 from spacelite.settings import Config
 from spacelite.training.config import TrainingConfig
@@ -39,6 +40,12 @@ QUICK = {"epochs": 3, "batch_size": 32}
 CLASSIFIERS = {
     "space": SpaceClassifier, "linear": LinearClassifier, "mlp": MLPClassifier,
     "additive": AdditiveClassifier, "logreg": LogregClassifier, "tfidf": TfidfClassifier,
+}  # fmt: skip
+
+REGRESSORS = {
+    "space": spacelite.SpaceRegressor, "linear": spacelite.LinearRegressor,
+    "additive": spacelite.AdditiveRegressor, "ridge": spacelite.RidgeRegressor,
+    "tfidf": TfidfRegressor,
 }  # fmt: skip
 
 
@@ -114,27 +121,32 @@ class TfidfOnTexts(_OnTexts, TfidfClassifier):
     """Texts, and a classifier that reads token ids."""
 
 
+class TfidfNumbersOnTexts(_OnTexts, TfidfRegressor):
+    """Texts, and a regressor that reads token ids."""
+
+
 class AdditiveOnTexts(_OnTexts, AdditiveClassifier):
     """Texts, and the classifier that reads everything."""
 
 
 def checks():
-    for name in CLASSIFIERS:
+    for name, kind in [*CLASSIFIERS.items(), *REGRESSORS.items()]:
         if name == "additive":
-            estimator, expected = AdditiveClassifier(blocks="mean"), EXPECTED_FITTED
-        elif name == "logreg":
-            estimator, expected = LogregClassifier(), EXPECTED_FITTED
+            estimator, expected = kind(blocks="mean"), EXPECTED_FITTED
+        elif name in ("logreg", "ridge"):
+            estimator, expected = kind(), EXPECTED_FITTED
         elif name == "tfidf":
             continue
         else:
-            estimator, expected = CLASSIFIERS[name](), EXPECTED
+            estimator, expected = kind(), EXPECTED
         if name == "mlp":
             expected = {**EXPECTED, "check_classifiers_train": "as wide as X: two units, dropout"}
         for one, check in estimator_checks_generator(
             estimator, mark="skip", expected_failed_checks=expected
         ):
-            marks = [pytest.mark.slow] * (name != "logreg")
-            yield pytest.param(one, check, id=f"{name}-{_name(check)}", marks=marks)
+            marks = [pytest.mark.slow] * (name not in ("logreg", "ridge"))
+            id_ = f"{kind.__name__}-{_name(check)}"
+            yield pytest.param(one, check, id=id_, marks=marks)
 
 
 def _name(check):
@@ -146,13 +158,14 @@ def _name(check):
 @pytest.mark.filterwarnings("ignore")
 def test_scikit_learns_checks_on_hidden_states(estimator, check):
     """One vector per example, which is what the checks give."""
-    if "epochs" in estimator.get_params() and _name(check) != "check_classifiers_train":
+    trains = ("check_classifiers_train", "check_regressors_train")
+    if "epochs" in estimator.get_params() and _name(check) not in trains:
         estimator = clone(estimator).set_params(epochs=3)  # by default hundreds, on few examples
     check(estimator)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [TfidfOnTexts, AdditiveOnTexts])
+@pytest.mark.parametrize("kind", [TfidfOnTexts, AdditiveOnTexts, TfidfNumbersOnTexts])
 @pytest.mark.filterwarnings("ignore")
 def test_scikit_learns_checks_on_texts(kind, options):
     """As far as they apply to texts: the others are listed with the reason."""
@@ -182,7 +195,7 @@ def test_parameters_are_the_settings():
 
     # There is no train split yet when texts are embedded.
     embedding = {each.name for each in fields(Encoder)} - {"reduce"} | {"progress"}
-    for name, kind in CLASSIFIERS.items():
+    for name, kind in [*CLASSIFIERS.items(), *REGRESSORS.items()]:
         config: type[Config] = heads.kind(name).config_type
         own = {each.name for each in fields(config)} - {"seed"}
         training = {"class_weights"}
@@ -192,6 +205,9 @@ def test_parameters_are_the_settings():
             elsewhere = {"data_seed", "sample_weight", "threshold", "loss"}
             training = {each.name for each in fields(TrainingConfig)} - elsewhere
             training |= {"random_state", "validation_fraction"}
+        if kind is REGRESSORS.get(name):
+            own -= {"inter"}  # of several concept spaces
+            training = training - {"class_weights"} | ({"loss"} if len(training) > 1 else set())
         assert set(kind().get_params()) == own | training | embedding, name
         for setting in own - {"learning_rate", "C", "pooling"}:
             assert getattr(kind(), setting) == getattr(config(), setting)

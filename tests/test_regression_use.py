@@ -2,15 +2,32 @@
 
 import csv
 import json
+import pickle
 
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import WORDS, refusal
+from sklearn.base import clone, is_regressor
+from sklearn.linear_model import Ridge
+from sklearn.metrics import r2_score
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 from spacelite_cli.app import app
 from typer.testing import CliRunner
 
 import spacelite
+from spacelite import (
+    AdditiveRegressor,
+    FrozenEncoder,
+    LinearRegressor,
+    RidgeRegressor,
+    SpaceClassifier,
+    SpaceRegressor,
+    SpaceSearchCV,
+    TfidfRegressor,
+)
 from spacelite.cache.store import Cache
 from spacelite.runs import store
 
@@ -175,3 +192,104 @@ def test_explanations_speak_of_the_number(runs, command, options, tmp_path):
     for label in ("rating", "good"):
         said = " ".join(command("explain", run.id, text, "--label", label, code=1).stderr.split())
         assert f"--label {label} has no effect on run {run.id}, which predicts numbers" in said
+
+
+# The scikit-learn regressors.
+
+REGRESSORS = {
+    "linear": LinearRegressor, "space": SpaceRegressor, "additive": AdditiveRegressor,
+    "ridge": RidgeRegressor, "tfidf": TfidfRegressor,
+}  # fmt: skip
+
+
+def test_ridge_is_that_of_scikit_learn(options):
+    own, ratings = products()
+    weights = np.arange(len(own)) % 3 / 2
+    given = {"dtype": "float32", **options}
+    found = RidgeRegressor(C=0.1, **given).fit(own, ratings, weights)
+    kept = np.flatnonzero(weights)
+    vectors = FrozenEncoder(**given).transform(own).astype(np.float64)
+    model = Ridge(alpha=10).fit(vectors[kept], ratings[kept], weights[kept])
+    predicted = found.predict(own)
+    assert predicted.dtype == np.float64 and predicted.shape == (160,)
+    assert predicted == pytest.approx(model.predict(vectors), rel=1e-4)
+    assert found.score(own, ratings) == pytest.approx(r2_score(ratings, predicted))
+
+
+@pytest.mark.parametrize("name", REGRESSORS)
+def test_as_embed_and_train(name, options, tmp_path):
+    own, ratings = products()
+    quick = {"epochs": 4, "batch_size": 32, "learning_rate": 0.02}
+    settings = {
+        "linear": {"pooling": "mean", **quick}, "space": quick, "ridge": {"pooling": "mean"},
+        "additive": {"blocks": "layers+ngrams+space", "loss": "huber", **quick}, "tfidf": {},
+    }[name]  # fmt: skip
+    found = clone(REGRESSORS[name](**settings, **options)).fit(own, ratings)
+    cache = spacelite.embed(
+        {"train": (own, list(ratings)), "validation": (own[:20], list(ratings[:20]))},
+        backbone=options["backbone"], cache_dir=tmp_path, progress=False,
+    )  # fmt: skip
+    (run,) = spacelite.train(cache, head=name, baselines=False, progress=False, **settings)
+    expected = run.predict(own, progress=False).probabilities[:, 0]
+    assert found.predict(own) == pytest.approx(expected, abs=2e-3)
+    same = pickle.loads(pickle.dumps(found)).explain(own[0]).explanation
+    assert same.number == pytest.approx(expected[0], abs=2e-3) and same.labels == ["y"]
+    assert same.shares.sum() + same.bias[0] == pytest.approx(same.number, rel=1e-5)
+
+
+def test_regressors_in_pipelines_and_searches(options):
+    own, ratings = products()
+    named = pd.Series(ratings, name="rating")
+    head = SpaceRegressor(epochs=3, batch_size=1000, learning_rate=0.02, **options)
+    grid = {"latent": [2, 3], "loss": ["squared", "huber"]}
+    how = {"cv": 3, "scoring": ["r2", "neg_mean_absolute_error"], "refit": "r2"}
+    found = SpaceSearchCV(head, grid, **how).fit(own, named)
+    expected = GridSearchCV(head, grid, **how).fit(own, named)
+    for metric in how["scoring"]:
+        of = f"mean_test_{metric}"
+        assert found.cv_results_[of] == pytest.approx(expected.cv_results_[of], abs=5e-3)
+    assert is_regressor(found) and not hasattr(found, "classes_")
+    assert found.predict(own[:3]) == pytest.approx(expected.predict(own[:3]), abs=1e-3)
+    assert "rating" in repr(found.explain(own[0]))
+    plain = SpaceSearchCV(RidgeRegressor(**options), {"C": [1e-3, 1.0]}, cv=3).fit(own, ratings)
+    assert plain.score(own, ratings) == pytest.approx(r2_score(ratings, plain.predict(own)))
+    model = make_pipeline(FunctionTransformer(lambda X: X), TfidfRegressor(**options))
+    scores = cross_val_score(model, own, ratings, cv=3)  # R2
+    assert scores.min() > 0.3
+    own, ratings = products(120, seed=4)
+    held = SpaceRegressor(validation_fraction=0.2, patience=2, epochs=6, batch_size=16, **options)
+    history = held.fit(own, ratings).history_
+    assert all(entry["validation"]["rmse"] > 0 for entry in history)
+
+
+@pytest.mark.parametrize(
+    ("y", "said"),
+    [
+        ([3.5, 3.5, 3.5, 3.5], "RidgeRegressor needs two different numbers, and y has one number"),
+        ([1.0, float("nan"), 2.0, 3.0], "Input y contains NaN"),
+        ([1.0, float("inf"), 2.0, 3.0], "Input y contains infinity"),
+        (["good", "bad", "good", "bad"], "could not convert string to float"),
+        (np.ones((4, 2)), r"y should be a 1d array"),
+        ([1.0, 2.0, 3.0], "inconsistent"),
+        (None, "requires y"),
+    ],
+)
+def test_bad_numbers(y, said, options):
+    with pytest.raises(ValueError, match=said):
+        RidgeRegressor(**options).fit(["a film", "bad", "good", "plot"], y)
+
+
+def test_what_regressors_refuse(options):
+    own, ratings = products(40)
+    for given in ({"loss": "absolute"}, {"monitor": "accuracy1"}, {"latent": 0}):
+        with pytest.raises(ValueError, match=next(iter(given))):
+            SpaceRegressor(validation_fraction=0.2, **given, **options).fit(own, ratings)
+    with pytest.raises(ValueError, match="two different numbers, and those with a weight above"):
+        RidgeRegressor(**options).fit(own, ratings, [1.0] + [0.0] * 39)
+    with pytest.raises(ValueError, match="training examples all have one number"):
+        SpaceSearchCV(RidgeRegressor(**options), {"C": [1.0]}, cv=KFold(2)).fit(
+            own, [1.0] * 20 + [2.0] * 20
+        )
+    assert set(SpaceClassifier().get_params()) - set(SpaceRegressor().get_params()) == {
+        "class_weights", "inter",
+    }  # fmt: skip

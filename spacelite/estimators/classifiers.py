@@ -1,4 +1,4 @@
-"""The scikit-learn estimators on texts: the classifiers, and the encoder.
+"""The scikit-learn estimators on texts: classifiers, regressors, and the encoder.
 
 Parameters are the settings of `spacelite.train` and `spacelite.embed`, by the same names: each is a
 field of the class that uses it. Shapes: N examples, T tokens in all of them, d width, C classes.
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from typing_extensions import Self
@@ -26,7 +26,7 @@ from spacelite.cache.split import TokenRows
 from spacelite.data.columns import as_pair
 from spacelite.data.splits import Pair, Text
 from spacelite.errors import SpaceliteError
-from spacelite.estimators.inputs import Prepared, as_value_error, check_parameters, read
+from spacelite.estimators.inputs import Labels, Prepared, as_value_error, check_parameters, read
 from spacelite.heads.additive import AdditiveConfig
 from spacelite.heads.base import Objective
 from spacelite.heads.config import HeadConfig
@@ -36,7 +36,7 @@ from spacelite.inference import explanation
 from spacelite.progress import OnProgress, Progress, reporting
 from spacelite.runs.record import RunRecord
 from spacelite.runs.store import Run
-from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL, Task
+from spacelite.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Task
 from spacelite.training import engine, loop, plan
 from spacelite.training.batches import TokenSplit
 from spacelite.training.config import FitConfig, TrainingConfig
@@ -89,14 +89,15 @@ class Embedding(BaseEstimator):  # type: ignore[misc]
     cache_dir: str | Path | None = "auto"
     progress: Progress = False
 
+    _own_parameters: ClassVar[str]  # what the class documents itself
+
     def __init_subclass__(cls, **options: Any) -> None:
         """A class documents its own parameters; those that it inherits follow them."""
         super().__init_subclass__(**options)
-        documented = cls.__doc__ or ""
-        parent = next(base for base in cls.__mro__[1:] if issubclass(base, Embedding))
-        if "Args:" in documented:
-            _, _, inherited = (parent.__doc__ or "").partition("Args:\n")
-            cls.__doc__ = f"{documented.rstrip()}\n{inherited}"
+        documented, _, cls._own_parameters = (cls.__doc__ or "").partition("Args:\n")
+        _, _, of_all = (Embedding.__doc__ or "").partition("Args:\n")
+        every = (vars(base).get("_own_parameters", "").rstrip() for base in cls.__mro__)
+        cls.__doc__ = f"{documented}Args:\n{chr(10).join(filter(None, every))}\n{of_all}"
 
     def _encoder(self) -> Encoder:
         """How texts are embedded."""
@@ -144,36 +145,52 @@ class Decisions:
         return decided if self.several_ else self.classes_[decided]
 
 
+class Numbers:
+    """What follows from the output of a regressor."""
+
+    def _logits(self, X: Any) -> Array:
+        """The predicted numbers of N examples, (N, 1) float32."""
+        raise NotImplementedError
+
+    def predict(self, X: Any) -> Array:
+        """The predicted numbers, (N,) float64, in the unit of y."""
+        return self._logits(X)[:, 0].astype(np.float64)
+
+
 @dataclass(kw_only=True, eq=False, repr=False)
-class TextClassifier(Decisions, ClassifierMixin, Embedding):  # type: ignore[misc]
-    """A classifier of texts: a head on the hidden states of a frozen backbone.
+class TextEstimator(Embedding):
+    """A head on the hidden states of a frozen backbone.
 
     X is a list, an array, a Series or a single column of N texts; a list of N pairs of texts, or
     two columns, (N, 2); or hidden states: N arrays (n, d), or one vector for each example, (N, d),
-    in which case no backbone is needed. y has N labels, or is a multi-label indicator (N, C) of 0
-    and 1.
-
-    Attributes:
-        classes_: The labels, (C,); the columns' numbers in a multi-label task.
-        parameters_: The parameters of the head by name.
-        history_: The metrics of each epoch.
-        n_iter_: Number of epochs that were trained; 0 for a head that is fitted directly.
-        n_features_in_: d, if X was hidden states.
-
-    Args:
-        class_weights: `none`, or `balanced`: every class has the same total weight in the loss.
+    in which case no backbone is needed.
     """
 
     kind: ClassVar[str]  # of the head
 
-    class_weights: str = FitConfig.class_weights
+    def _labels(self, y: Any) -> Labels:
+        """y as it is trained on. Raises ValueError if it cannot be used."""
+        raise NotImplementedError
+
+    @property
+    def _task(self) -> Task:
+        raise NotImplementedError
+
+    @property
+    def _names(self) -> list[str]:
+        """What the head's outputs are of."""
+        raise NotImplementedError
+
+    def _keep(self, labels: Labels) -> None:
+        """Remember what was fitted to."""
+        raise NotImplementedError
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train the head.
 
         Args:
             X: N texts, or hidden states.
-            y: N labels, or (N, C) of 0 and 1.
+            y: N labels, or (N, C) of 0 and 1; of a regressor N numbers.
             sample_weight: The weight of each example in the loss, (N,), at least 0. An example of
                 weight 0 is left out.
 
@@ -200,7 +217,7 @@ class TextClassifier(Decisions, ClassifierMixin, Embedding):  # type: ignore[mis
                 f"the loss of {type(self).__name__} became infinite or NaN {trained.stopped}: give "
                 "a smaller learning_rate"
             )
-        self.classes_, self.several_ = prepared.labels.classes, prepared.labels.several
+        self._keep(prepared.labels)
         self.config_, self.training_ = config, training
         self.parameters_ = {name: value.cpu().numpy() for name, value in trained.parameters.items()}
         self.encoder_: Any = prepared.encoder
@@ -228,7 +245,9 @@ class TextClassifier(Decisions, ClassifierMixin, Embedding):  # type: ignore[mis
                     f"{type(self).__name__} ({config.name}) needs texts: hidden states of one "
                     "layer say nothing about tokens' ids and other layers"
                 )
-            training = replace(training, patience=self._patience(training.epochs))
+            monitor = prepared.labels.task.metric(training.monitor, "monitor")
+            patience = self._patience(training.epochs)
+            training = replace(training, patience=patience, monitor=monitor)
             settings.check(training)
         return config, training
 
@@ -239,7 +258,7 @@ class TextClassifier(Decisions, ClassifierMixin, Embedding):  # type: ignore[mis
         if self.validation_share is not None:
             return epochs if patience is None else patience
         for name in ("monitor", "patience"):
-            default = getattr(TrainingConfig, name)
+            default = getattr(type(self), name, None)
             if (value := getattr(self, name, default)) != default:
                 raise ValueError(
                     f"{name}={value} needs a part of the examples to compare epochs on: give "
@@ -272,7 +291,7 @@ class TextClassifier(Decisions, ClassifierMixin, Embedding):  # type: ignore[mis
         if isinstance(inputs, TokenRows) != (self.encoder_ is None):
             fitted = "hidden states" if self.encoder_ is None else "texts"
             raise ValueError(f"{type(self).__name__} was fitted on {fitted}: give it {fitted}")
-        objective = Objective(self._task, len(self.classes_))
+        objective = Objective(self._task, len(self._names))
         predict = partial(engine.predict, self.config_, self.parameters_, objective)
         if isinstance(inputs, TokenRows):
             return predict(inputs)
@@ -306,26 +325,15 @@ class TextClassifier(Decisions, ClassifierMixin, Embedding):  # type: ignore[mis
             )
         return encoder
 
-    def explain(self, text: str | Sequence[str], label: Any = None) -> TextExplanation:
-        """Show which words of a text mattered, exactly.
-
-        Args:
-            text: The text, or the two of a pair.
-            label: The label to explain. Default: the predicted one, or each of several.
-
-        Raises:
-            ValueError: There is no such label, or the classifier was fitted on hidden states.
-            SpaceliteError: The head's logits are not a sum over tokens, or the text is empty.
-        """
+    def _explained(self, text: str | Sequence[str], label: str | None) -> TextExplanation:
         check_is_fitted(self)
         if self.encoder_ is None:
             raise ValueError("fitted on hidden states: there are no words to explain")
-        names = [str(name) for name in self.classes_]
         if label is not None:
             with as_value_error():
-                label = known_label(str(label), names)
+                label = known_label(label, self._names)
         encoder = self._fitted_encoder()
-        run = self._as_run(encoder, names)
+        run = self._as_run(encoder, self._names)
         explanation.require_shares(run)
         explained = explanation.explain_text(
             run, as_pair(text), backbone=encoder.backbone, device=encoder.device
@@ -345,18 +353,108 @@ class TextClassifier(Decisions, ClassifierMixin, Embedding):  # type: ignore[mis
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.classifier_tags.multi_label = True
         tags.input_tags.string = True
         reads_ids = heads.config(self.kind).reads_only_ids
         # An array of hidden states may have two or three dimensions; texts have one.
         tags.input_tags.two_d_array = tags.input_tags.three_d_array = not reads_ids
         tags.input_tags.one_d_array = reads_ids
+        tags.target_tags.required = True
         return tags
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class TrainedClassifier(TextClassifier):
-    """A classifier whose head is trained in epochs.
+class TextClassifier(ClassifierMixin, TextEstimator, Decisions):  # type: ignore[misc]
+    """A classifier of texts: a head on the hidden states of a frozen backbone.
+
+    X is as for `TextEstimator`. y has N labels, or is a multi-label indicator (N, C) of 0 and 1.
+
+    Attributes:
+        classes_: The labels, (C,); the columns' numbers in a multi-label task.
+        parameters_: The parameters of the head by name.
+        history_: The metrics of each epoch.
+        n_iter_: Number of epochs that were trained; 0 for a head that is fitted directly.
+        n_features_in_: d, if X was hidden states.
+
+    Args:
+        class_weights: `none`, or `balanced`: every class has the same total weight in the loss.
+    """
+
+    class_weights: str = FitConfig.class_weights
+
+    _task = Decisions._task
+
+    @property
+    def _names(self) -> list[str]:
+        return [str(name) for name in self.classes_]
+
+    def _labels(self, y: Any) -> Labels:
+        return Labels.of(self, y)
+
+    def _keep(self, labels: Labels) -> None:
+        self.classes_, self.several_ = labels.classes, labels.several
+
+    def explain(self, text: str | Sequence[str], label: Any = None) -> TextExplanation:
+        """Show which words of a text mattered, exactly.
+
+        Args:
+            text: The text, or the two of a pair.
+            label: The label to explain. Default: the predicted one, or each of several.
+
+        Raises:
+            ValueError: There is no such label, or the classifier was fitted on hidden states.
+            SpaceliteError: The head's logits are not a sum over tokens, or the text is empty.
+        """
+        return self._explained(text, None if label is None else str(label))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class TextRegressor(RegressorMixin, TextEstimator, Numbers):  # type: ignore[misc]
+    """A regressor of texts: a head on the hidden states of a frozen backbone, which predicts a
+    number per text. X is as for `TextEstimator`; y has N numbers.
+
+    Attributes:
+        name_: What the numbers are called in explanations: the name of y, if it was a Series.
+        parameters_: The parameters of the head by name, in the unit of y.
+        history_: The metrics of each epoch.
+        n_iter_: Number of epochs that were trained; 0 for a head that is fitted directly.
+        n_features_in_: d, if X was hidden states.
+    """
+
+    @property
+    def _task(self) -> Task:
+        return REGRESSION
+
+    @property
+    def _names(self) -> list[str]:
+        return [self.name_]
+
+    def _labels(self, y: Any) -> Labels:
+        return Labels.of_numbers(self, y)
+
+    def _keep(self, labels: Labels) -> None:
+        (self.name_,) = map(str, labels.classes)
+
+    def explain(self, text: str | Sequence[str]) -> TextExplanation:
+        """Show what each word of a text adds to the predicted number, exactly.
+
+        Args:
+            text: The text, or the two of a pair.
+
+        Raises:
+            ValueError: The regressor was fitted on hidden states.
+            SpaceliteError: The head's output is not a sum over tokens, or the text is empty.
+        """
+        return self._explained(text, None)
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Trained(TextEstimator):
+    """A head that is trained in epochs.
 
     Args:
         learning_rate: Learning rate of Adam, or "auto".
@@ -385,6 +483,23 @@ class TrainedClassifier(TextClassifier):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
+class TrainedClassifier(TextClassifier, Trained):
+    """A classifier whose head is trained in epochs."""
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class TrainedRegressor(TextRegressor, Trained):
+    """A regressor whose head is trained in epochs.
+
+    Args:
+        loss: `squared`, or `huber`, which counts errors beyond a standard deviation of y linearly.
+    """
+
+    loss: str = "squared"
+    monitor: str = "rmse"
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
 class SpaceClassifier(TrainedClassifier):
     """A small concept space for each class (Tytarenko & Amin, arXiv:2401.16638).
 
@@ -404,7 +519,24 @@ class SpaceClassifier(TrainedClassifier):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class LinearClassifier(TrainedClassifier):
+class SpaceRegressor(TrainedRegressor):
+    """A small concept space for the number.
+
+    Args:
+        latent: Number of dimensions of the concept space.
+        intra: Weight of the intra-space loss.
+        ensemble: Number of members, which are merged into one head.
+    """
+
+    kind = "space"
+
+    latent: int = SpaceConfig.latent
+    intra: float = SpaceConfig.intra
+    ensemble: int = SpaceConfig.ensemble
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Linear(TextEstimator):
     """A linear layer on one vector per text, trained with Adam.
 
     Args:
@@ -416,6 +548,16 @@ class LinearClassifier(TrainedClassifier):
     kind = "linear"
 
     pooling: str | None = None
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class LinearClassifier(TrainedClassifier, Linear):
+    """A linear layer on one vector per text, trained with Adam."""
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class LinearRegressor(TrainedRegressor, Linear):
+    """A linear layer on one vector per text, trained with Adam."""
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -434,9 +576,8 @@ class MLPClassifier(TrainedClassifier):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class AdditiveClassifier(TrainedClassifier):
-    """What is recommended: linear layers on the means of all layers and on n-grams, and, with the
-    block `space`, concept spaces on top of them.
+class Additive(TextEstimator):
+    """Linear layers on the means of all layers and on n-grams, and concept spaces.
 
     Args:
         blocks: What is added up, joined by `+`: `layers`, `mean`, `ngrams`, `space`. Only `space`
@@ -452,6 +593,20 @@ class AdditiveClassifier(TrainedClassifier):
     max_ngram: int = AdditiveConfig.max_ngram
     latent: int = AdditiveConfig.latent
     ensemble: int = AdditiveConfig.ensemble
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class AdditiveClassifier(TrainedClassifier, Additive):
+    """What is recommended: linear layers on the means of all layers and on n-grams, and, with the
+    block `space`, concept spaces on top of them.
+    """
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class AdditiveRegressor(TrainedRegressor, Additive):
+    """What is recommended: ridge regression on the means of all layers and on n-grams, and, with
+    the block `space`, a concept space on top of it.
+    """
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -472,8 +627,25 @@ class LogregClassifier(TextClassifier):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class TfidfClassifier(TextClassifier):
-    """Logistic regression on TF-IDF of 1- and 2-grams of token ids. It reads token ids alone.
+class RidgeRegressor(TextRegressor):
+    """Ridge regression on one vector per text.
+
+    Args:
+        pooling: How the tokens become one vector: `first`, `last`, `mean`, `max`, `pooler`,
+            or `layers`.
+        C: The inverse of the L2 penalty (`alpha` of scikit-learn's Ridge is 1 / C): the smaller,
+            the stronger; "auto" chooses it by cross-validation, on standardised vectors.
+    """
+
+    kind = "ridge"
+
+    pooling: str | None = "mean"
+    C: float | str = "auto"
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Tfidf(TextEstimator):
+    """A linear layer on TF-IDF of n-grams of token ids.
 
     Args:
         C: Strength of the L2 penalty; "auto" chooses it by cross-validation.
@@ -482,6 +654,16 @@ class TfidfClassifier(TextClassifier):
     kind = "tfidf"
 
     C: float | str = "auto"
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class TfidfClassifier(TextClassifier, Tfidf):
+    """Logistic regression on TF-IDF of 1- and 2-grams of token ids. It reads token ids alone."""
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class TfidfRegressor(TextRegressor, Tfidf):
+    """Ridge regression on TF-IDF of 1- and 2-grams of token ids. It reads token ids alone."""
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -33,6 +33,7 @@ from spacelite.data.splits import Pair, Text
 from spacelite.errors import SpaceliteError
 from spacelite.progress import reporting
 from spacelite.settings import LARGEST_SEED
+from spacelite.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Task
 from spacelite.training.batches import ArrayData
 from spacelite.types import Array
 
@@ -149,11 +150,42 @@ def _ragged(estimator: Any, arrays: Any, reset: bool) -> TokenRows:
 @dataclass(frozen=True)
 class Labels:
     """y as it is trained on: indices (N,) int64 into `classes` (C,); where an example may have
-    several of them, 0 and 1, (N, C)."""
+    several of them, 0 and 1, (N, C); numbers (N,) float64, of which `classes` has the name."""
 
     values: Array
     classes: Array
-    several: bool
+    task: Task
+
+    @property
+    def several(self) -> bool:
+        """Whether an example may have several labels."""
+        return self.task is MULTI_LABEL
+
+    @classmethod
+    def of_numbers(cls, estimator: Any, y: Any) -> Labels:
+        """Read y: numbers (N,). Raises ValueError if it is missing, not finite, or one number."""
+        if y is None:
+            name = type(estimator).__name__
+            raise ValueError(f"{name} requires y to be passed, but the target y is None")
+        values = check_array(y, ensure_2d=False, dtype=np.float64, copy=True, input_name="y")
+        labels = cls(
+            column_or_1d(values, warn=True), np.array([getattr(y, "name", None) or "y"]), REGRESSION
+        )
+        labels.require_two(estimator, np.arange(len(values)), "y has")
+        return labels
+
+    def require_two(self, estimator: Any, rows: Array, have: str) -> None:
+        """Raise ValueError if these examples all have one class, or one number."""
+        values = self.values[rows]
+        if self.several or len(np.unique(values)) > 1:
+            return
+        numbers = self.task is REGRESSION
+        only = values[0] if numbers else self.classes[values[0]]
+        what = "two different numbers" if numbers else "examples of at least two classes"
+        raise ValueError(
+            f"{type(estimator).__name__} needs {what}, and {have} one "
+            f"{'number' if numbers else 'class'}: {only} (n_samples={len(rows)})"
+        )
 
     @classmethod
     def of(cls, estimator: Any, y: Any) -> Labels:
@@ -174,11 +206,9 @@ class Labels:
             check_array(y, ensure_2d=False, dtype=None, input_name="y")
         check_classification_targets(y)
         classes, values = np.unique(y, return_inverse=True)
-        if len(classes) < 2:
-            raise ValueError(
-                f"{name} needs examples of at least two classes, and y has one class: {classes}"
-            )
-        return cls(values.reshape(-1).astype(np.int64), classes, False)
+        labels = cls(values.reshape(-1).astype(np.int64), classes, SINGLE_LABEL)
+        labels.require_two(estimator, np.arange(len(values)), "y has")
+        return labels
 
     @classmethod
     def _indicators(cls, name: str, y: Any) -> Labels:
@@ -188,7 +218,7 @@ class Labels:
                 f"y has the shape {values.shape}: give one label for each example, or 0 and 1 in a "
                 "column for each label"
             )
-        return cls(values.astype(np.int64), np.arange(values.shape[1]), True)
+        return cls(values.astype(np.int64), np.arange(values.shape[1]), MULTI_LABEL)
 
 
 def check_parameters(estimator: Any) -> None:
@@ -233,7 +263,7 @@ class Prepared:
     ) -> None:
         check_parameters(estimator)
         inputs = read(estimator, X, reset=True)
-        self.labels = labels = Labels.of(estimator, y)
+        self.labels = labels = estimator._labels(y)
         count = len(inputs)
         check_consistent_length(range(count), labels.values)
         self.rows, self.weights = np.arange(count), None
@@ -254,7 +284,7 @@ class Prepared:
             split = split.part(self.rows)
         names = [str(name) for name in labels.classes]
         self.split = split
-        self.data = ArrayData({"train": split}, names, rows.layer_means.shape[1])
+        self.data = ArrayData({"train": split}, names, rows.layer_means.shape[1], labels.task.name)
 
     def _weigh(self, estimator: Any, sample_weight: Any, keep_all: bool) -> None:
         weights = _check_sample_weight(
@@ -263,12 +293,7 @@ class Prepared:
         if not weights.any():
             raise ValueError("sample_weight: all weights are zero")
         seen = np.flatnonzero(weights)
-        kept = self.labels.values[seen]
-        if not self.labels.several and len(np.unique(kept)) < 2:
-            raise ValueError(
-                f"{type(estimator).__name__} needs examples of at least two classes, and those "
-                f"with a weight above 0 have one class: {self.labels.classes[kept[0]]}"
-            )
+        self.labels.require_two(estimator, seen, "those with a weight above 0 have")
         if not keep_all:
             self.rows, weights = seen, weights[seen]
         self.weights = None if (weights == 1).all() else weights
@@ -277,7 +302,7 @@ class Prepared:
         """Divide the examples into a part to train on and one to validate on, stratified. Raises
         ValueError if a part would lack a label."""
         values = self.data.splits["train"].labels
-        stratify = None if self.labels.several else values
+        stratify = values if self.labels.task is SINGLE_LABEL else None
         needed = 1 if stratify is None else len(np.unique(values))
         held_out = math.ceil(share * len(values))
         if not needed <= held_out <= len(values) - needed:

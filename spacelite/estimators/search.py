@@ -12,36 +12,45 @@ from typing import Any
 
 import numpy as np
 from scipy.stats import rankdata
-from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
+from sklearn.base import (
+    BaseEstimator,
+    ClassifierMixin,
+    MetaEstimatorMixin,
+    RegressorMixin,
+    clone,
+    is_classifier,
+)
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import ParameterGrid, check_cv
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import check_is_fitted
 from typing_extensions import Self
 
-from spacelite.estimators.classifiers import Decisions, TextClassifier
+from spacelite.estimators.classifiers import Decisions, Numbers, TextEstimator
 from spacelite.estimators.inputs import Prepared, check_parameters
 from spacelite.heads import HeadConfig
 from spacelite.progress import OnProgress, Progress, reporting
 from spacelite.studies.cross_validation import train_on_each
+from spacelite.tasks import REGRESSION
 from spacelite.training.config import TrainingConfig
 from spacelite.types import Array
 
 
-class SpaceSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """The grid search of scikit-learn's GridSearchCV for the classifiers of this package: the heads
-    of all combinations and all folds train together, in one pass over the tokens per epoch.
-    Combinations that differ in how texts are embedded or in epochs, batch size or schedule take a
-    pass each.
+class SpaceSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
+    """The grid search of scikit-learn's GridSearchCV for the classifiers and regressors of this
+    package: the heads of all combinations and all folds train together, in one pass over the tokens
+    per epoch. Combinations that differ in how texts are embedded or in epochs, batch size or
+    schedule take a pass each.
 
     A fold's head sees the batches of all examples less those that are held out of it, and batches
     are larger by as much, so that it has as many updates of as many examples as if it were trained
     alone; the figures are those of GridSearchCV but for the order of the examples.
 
     Args:
-        estimator: A classifier of this package.
+        estimator: A classifier or regressor of this package.
         param_grid: Parameter -> values to try, or a list of such dictionaries.
-        scoring: As in GridSearchCV: None (accuracy), a name, a function, or several of them.
+        scoring: As in GridSearchCV: None (accuracy, R2 of a regressor), a name, a function, or
+            several of them.
         cv: As in GridSearchCV: a number of folds, or an object that divides the examples.
         refit: Whether the best combination is trained on all examples at the end; with several
             metrics the name of the one that decides.
@@ -52,8 +61,8 @@ class SpaceSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type
         best_index_: Index of the best combination.
         best_params_: Its parameters.
         best_score_: Its mean score.
-        best_estimator_: The classifier with them, trained on all examples.
-        classes_: Its labels.
+        best_estimator_: The estimator with them, trained on all examples.
+        classes_: Its labels, of a classifier.
         n_splits_: F.
         scorer_: The scoring function, or several by name.
         multimetric_: Whether there are several metrics.
@@ -82,7 +91,7 @@ class SpaceSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type
 
         Args:
             X: N texts, or hidden states, as for the estimator.
-            y: N labels, or (N, C) of 0 and 1.
+            y: N labels, (N, C) of 0 and 1, or N numbers.
             sample_weight: The weight of each example in training, (N,); scores do not use it.
             groups: The group of each example, for a `cv` that needs it.
 
@@ -90,15 +99,15 @@ class SpaceSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type
             ValueError: X, y or a parameter cannot be used, or a fold lacks a class.
             SpaceliteError: The backbone cannot be used, or disk or memory are full.
         """
-        if not isinstance(self.estimator, TextClassifier):
+        if not isinstance(self.estimator, TextEstimator):
             raise ValueError(
-                f"estimator={self.estimator!r}: SpaceSearchCV searches classifiers of spacelite; "
-                "use GridSearchCV for others"
+                f"estimator={self.estimator!r}: SpaceSearchCV searches classifiers and regressors "
+                "of spacelite; use GridSearchCV for others"
             )
         check_parameters(self)
         candidates = list(ParameterGrid(self.param_grid))
         estimators = [clone(self.estimator).set_params(**params) for params in candidates]
-        divider = check_cv(self.cv, y, classifier=True)
+        divider = check_cv(self.cv, y, classifier=is_classifier(self.estimator))
         splits = list(divider.split(X, y, groups))
         self.scorer_ = check_scoring(self.estimator, self.scoring)
         with reporting(self.progress) as on_progress:
@@ -121,7 +130,7 @@ class SpaceSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type
 
     def _passes(
         self,
-        estimators: Sequence[TextClassifier],
+        estimators: Sequence[TextEstimator],
         X: Any,
         y: Any,
         sample_weight: Any,
@@ -153,7 +162,8 @@ class SpaceSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type
     def _scores(self, fold: _Fold, logits: Array, X: Any, y: Any) -> tuple[Any, float]:
         """The score of a fold's head, or several by name, and the seconds that took."""
         started = time.perf_counter()
-        judged = _Judged(fold.data, logits[fold.test])
+        kind = _Judged if is_classifier(self.estimator) else _JudgedNumbers
+        judged = kind(fold.data, logits[fold.test])
         of_fold = _safe_indexing(X, fold.test), _safe_indexing(y, fold.test)
         return self.scorer_(judged, *of_fold), time.perf_counter() - started
 
@@ -175,34 +185,36 @@ class SpaceSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type
         self.best_estimator_ = clone(self.estimator).set_params(**self.best_params_)
         self.best_estimator_.fit(X, y, sample_weight)
         self.refit_time_ = time.perf_counter() - started
-        self.classes_ = self.best_estimator_.classes_
-        if hasattr(self.best_estimator_, "n_features_in_"):
-            self.n_features_in_ = self.best_estimator_.n_features_in_
+        for name in ("classes_", "n_features_in_"):
+            if hasattr(self.best_estimator_, name):
+                setattr(self, name, getattr(self.best_estimator_, name))
 
     @property
-    def _best(self) -> TextClassifier:
+    def _best(self) -> Any:
         check_is_fitted(self, "best_estimator_")
-        best: TextClassifier = self.best_estimator_
-        return best
+        return self.best_estimator_
 
     def predict(self, X: Any) -> Array:
-        """The labels by the best classifier."""
-        return self._best.predict(X)
+        """The labels, or numbers, by the best estimator."""
+        found: Array = self._best.predict(X)
+        return found
 
     def predict_proba(self, X: Any) -> Array:
         """The probabilities by the best classifier, (N, C)."""
-        return self._best.predict_proba(X)
+        found: Array = self._best.predict_proba(X)
+        return found
 
     def decision_function(self, X: Any) -> Array:
         """The logits by the best classifier."""
-        return self._best.decision_function(X)
+        found: Array = self._best.decision_function(X)
+        return found
 
     def explain(self, text: str | Sequence[str], label: Any = None) -> Any:
-        """Which words of a text mattered to the best classifier."""
-        return self._best.explain(text, label)
+        """Which words of a text mattered to the best estimator."""
+        return self._best.explain(text, *([] if label is None else [label]))
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """The score of the best classifier by `scoring`."""
+        """The score of the best estimator by `scoring`."""
         del sample_weight  # as in GridSearchCV
         score = self.scorer_(self._best, X, y)
         return float(score[self.refit] if self.multimetric_ else score)
@@ -210,7 +222,9 @@ class SpaceSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         inner = self.estimator.__sklearn_tags__()
-        tags.classifier_tags, tags.input_tags = inner.classifier_tags, inner.input_tags
+        tags.estimator_type, tags.input_tags = inner.estimator_type, inner.input_tags
+        tags.classifier_tags, tags.regressor_tags = inner.classifier_tags, inner.regressor_tags
+        tags.target_tags = inner.target_tags
         return tags
 
 
@@ -222,8 +236,9 @@ class _Fold:
         self.seen = train if data.weights is None else train[data.weights[train] > 0]
         values = data.labels.values[self.seen]
         if not data.labels.several and len(np.unique(values)) < 2:
+            what = "number" if data.labels.task is REGRESSION else "class"
             raise ValueError(
-                "a fold's training examples all have one class: give fewer folds, or folds that "
+                f"a fold's training examples all have one {what}: give fewer folds, or folds that "
                 "are stratified or shuffled"
             )
 
@@ -264,6 +279,16 @@ class _Judged(Decisions, ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def __init__(self, data: Prepared, logits: Array) -> None:
         self.data, self.logits = data, logits
         self.classes_, self.several_ = data.labels.classes, data.labels.several
+
+    def _logits(self, X: Any) -> Array:
+        return self.logits
+
+
+class _JudgedNumbers(Numbers, RegressorMixin, BaseEstimator):  # type: ignore[misc]
+    """The same of a regressor."""
+
+    def __init__(self, data: Prepared, logits: Array) -> None:
+        self.data, self.logits = data, logits
 
     def _logits(self, X: Any) -> Array:
         return self.logits
