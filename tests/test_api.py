@@ -724,7 +724,7 @@ def test_a_single_seed_is_asked_for_as_seeds(cache):
         (pd.Series(["a", pd.NA], dtype=object), "text 2 is missing (<NA>): leave it out"),
         (pd.DataFrame({"text": ["a", "b"]})[:0], "there is no text: give at least one"),
         ([5], "text 1 is no string but of the type int"),
-        ([["a", "b"]], "text 1 is no string but of the type list"),
+        ([["a", "b"]], "was trained on single texts, and text 1 is a pair"),
     ],
 )  # fmt: skip
 def test_what_is_no_list_of_texts_is_not_classified(runs, texts, said):
@@ -763,9 +763,17 @@ def test_the_texts_of_a_table_are_classified_and_its_index_stays(runs, kind):
     assert ("have no columns" if kind in ("series", "array") else "no column 'none such'") in other
 
 
-@pytest.mark.parametrize("text", [["a", "b"], 5, float("nan")])
-def test_what_is_no_text_is_not_explained(runs, text):
-    assert "give one text (a string)" in refusal(runs[0].explain, text)
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (["a", "b"], "was trained on single texts, and text 1 is a pair"),
+        (["a", "b", "c"], "give one text (a string)"),
+        (5, "give one text (a string)"),
+        (float("nan"), "give one text (a string)"),
+    ],
+)
+def test_what_is_no_text_is_not_explained(runs, text, message):
+    assert message in refusal(runs[0].explain, text)
 
 
 def test_a_run_that_is_given_twice_is_one_run(runs):

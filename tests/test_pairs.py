@@ -324,7 +324,7 @@ def test_predictions_for_pairs(run, cache, bert, nli, tmp_path, caplog):
         head="logreg", pooling="mean", progress=False,
     )  # fmt: skip
     said = refusal(other.predict, pairs, **how)
-    assert "was trained on single texts, and text 1 is a pair: give one for each" in said
+    assert "was trained on single texts, and text 1 is a pair: give a single text" in said
     assert "trained on single texts" in refusal(other.evaluate, cache=cache)
     assert "data set nli has pairs" in refusal(
         other.evaluate, str(nli), text_column=COLUMNS, backbone=bert

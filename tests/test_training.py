@@ -513,7 +513,8 @@ def test_a_kind_of_head_has_its_own_settings_alone(kind, setting):
     ("space", {"latent": None}, "latent=None: give a whole number from 1 to 10,000"),
     ("space", {"inter": None}, "inter=None: give 0 or a positive number"),
     ("space", {"intra": None}, "intra=None: give 0 or a positive number"),
-    ("logreg", {"pooling": None}, "pooling=None: choose from first, last, mean, pooler, layers"),
+    ("logreg", {"pooling": None},
+     "pooling=None: choose from first, last, mean, max, pooler, layers"),
 ], ids=str)  # fmt: skip
 def test_a_setting_that_a_kind_of_head_needs_cannot_be_none(kind, setting, problem, cache):
     assert refusal(train, cache, [heads.config(kind, **setting)], TRAINING) == problem

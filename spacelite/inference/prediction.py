@@ -257,7 +257,7 @@ def require_kind(run: Run, given: str, *, pairs: bool) -> None:
     if pairs == run.record.spec.pairs:
         return
     kind = "single texts" if pairs else "pairs of texts"
-    remedy = "one for each example"
+    remedy = "a single text for each example"
     if not pairs:
         remedy = "two for each example, as (first, second) or in two columns (text_column=A,B)"
     raise SpaceliteError(
