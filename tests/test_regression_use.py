@@ -4,8 +4,10 @@ import csv
 import json
 import pickle
 
+import jsonschema
 import numpy as np
 import pandas as pd
+import processes
 import pytest
 from conftest import WORDS, refusal
 from sklearn.base import clone, is_regressor
@@ -15,6 +17,7 @@ from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from spacelite_cli.app import app
+from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
 import spacelite
@@ -29,6 +32,8 @@ from spacelite import (
     TfidfRegressor,
 )
 from spacelite.cache.store import Cache
+from spacelite.export import serve
+from spacelite.export.serve import Limits, RunModel, Service
 from spacelite.runs import store
 
 WORTH = dict(zip(WORDS[:8], (1.9, 1.1, 0.6, 0.3, -0.4, -0.8, -1.3, -1.7), strict=True))
@@ -293,3 +298,30 @@ def test_what_regressors_refuse(options):
     assert set(SpaceClassifier().get_params()) - set(SpaceRegressor().get_params()) == {
         "class_weights", "inter",
     }  # fmt: skip
+
+
+def test_numbers_are_served(runs):
+    run = runs["additive"]
+    own, _ = products(5, seed=2)
+    expected = run.predict(own, progress=False).probabilities[:, 0]
+    service = Service(RunModel(run.run, run.decides, device="cpu"), Limits())
+    schemas = serve.openapi(Limits())["components"]
+    with TestClient(service.app) as client:
+        processes.until(lambda: service.worker.ready)
+        answer = client.post("/predict", json={"texts": own, "explain": True}).json()
+        about = client.get("/labels").json()
+        asked = {"min_probability": 0.5}, {"threshold": "accuracy=0.9"}
+        refused = [client.post("/predict", json={"text": "a film", **more}) for more in asked]
+    for name, content in (("Predictions", answer), ("About", about)):
+        of = {"$ref": f"#/components/schemas/{name}", "components": schemas}
+        jsonschema.validate(content, of)
+    for number, found in zip(expected, answer["predictions"], strict=True):
+        assert found["value"] == pytest.approx(number, rel=1e-5) and "probabilities" not in found
+        parts = found["explanation"]
+        total = parts["bias"]["rating"] + sum(word["shares"]["rating"] for word in parts["words"])
+        assert total == pytest.approx(parts["prediction"]["rating"], rel=1e-5)
+        assert total == pytest.approx(number, rel=1e-4)
+    assert (about["task"], about["labels"]) == ("regression", ["rating"])
+    for response, name in zip(refused, ("min_probability", "threshold"), strict=True):
+        assert response.status_code == 400
+        assert f"{name}=" in response.json()["error"] and "\n" not in response.json()["error"]

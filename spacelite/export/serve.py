@@ -115,7 +115,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Decision:
-    """How labels are decided by probabilities."""
+    """How labels are decided by probabilities; numbers are what they are."""
 
     task: Task
     labels: Sequence[str]
@@ -130,6 +130,12 @@ class Decision:
             limits = np.array([self.thresholds[name] for name in names])
         given = self.task.given(probabilities, self.labels, self.min_probability, limits)
         return [self.task.as_json(names) for names in given]
+
+    def chances(self, probabilities: Array) -> dict[str, Any]:
+        """The probability of each label of a text, from probabilities (C,); {} of a number."""
+        if not self.task.has_probabilities:
+            return {}
+        return {"probabilities": dict(zip(self.labels, probabilities.tolist(), strict=True))}
 
 
 class Model(Protocol):
@@ -223,7 +229,8 @@ class RunModel:
         tokens = self._predictor.tokenize([text])
         found = explanation.explain_tokens(self._predictor, text, tokens)
         words = [(word.text, word.special, word.unknown) for word in found.words]
-        return explained(found.labels, words, found.shares, found.bias_shown, found.logits_shown)
+        values = found.shares, found.bias_shown, found.logits_shown
+        return explained(found.task, found.labels, words, *values)
 
 
 class ExportModel:
@@ -290,7 +297,8 @@ class ExportModel:
         words = [(word["text"], word["special"], word["unknown"]) for word in found["words"]]
         shares = np.array([word["contributions"] for word in found["words"]])
         bias, logits = np.array(found["bias"]), np.array(found["logits"])
-        return explained(self._labels, words, *map(self._task.centred, (shares, bias, logits)))
+        centred = map(self._task.centred, (shares, bias, logits))
+        return explained(self._task, self._labels, words, *centred)
 
 
 @contextlib.contextmanager
@@ -304,6 +312,7 @@ def _classifying(before: int = 0) -> Iterator[None]:
 
 
 def explained(
+    task: Task,
     labels: Sequence[str],
     words: Sequence[tuple[str, bool, bool]],
     shares: Array,
@@ -322,7 +331,7 @@ def explained(
             for (text, special, unknown), row in zip(words, shares, strict=True)
         ],
         "bias": by_label(bias),
-        "logits": by_label(logits),
+        "logits" if task.has_probabilities else "prediction": by_label(logits),
     }
 
 
@@ -693,9 +702,7 @@ class Service:
         predictions = [
             {
                 **labels,
-                "probabilities": dict(
-                    zip(decision.labels, answer.probabilities.tolist(), strict=True)
-                ),
+                **decision.chances(answer.probabilities),
                 "unknown": answer.unknown,
                 "truncated": answer.truncated,
                 **({} if answer.explanation is None else {"explanation": answer.explanation}),
