@@ -232,9 +232,9 @@ class TextPredictions(Sequence[dict[str, Any]]):
     def to_frame(self) -> pd.DataFrame:
         """A DataFrame with a row per text, and the columns that `predict --out` writes: `text` (and
         `text_pair` of pairs), `label` (or `labels`, a list), `unknown`, and `probability_NAME` of
-        each label. Its index is that of the DataFrame or Series of the texts. If the names of all
-        labels are whole numbers, or `true` and `false`, the labels are numbers and booleans
-        there."""
+        each label; of numbers `value`, and no probabilities. Its index is that of the DataFrame or
+        Series of the texts. If the names of all labels are whole numbers, or `true` and `false`,
+        the labels are numbers and booleans there."""
         (column,) = self.record.task.as_json([])
         meant = meant_by(self.record.label_names)
         labels: Any = [

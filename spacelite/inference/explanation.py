@@ -280,7 +280,7 @@ def require_shares(run: Run) -> None:
     if reason is not None:
         raise SpaceliteError(
             f"run {run.id} cannot be explained: {reason}; explain a space head, additive, tfidf, "
-            "or a linear head or logreg on the mean of the tokens or on all layers"
+            "or a linear head, logreg or ridge on the mean of the tokens or on all layers"
         )
 
 
