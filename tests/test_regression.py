@@ -239,9 +239,9 @@ def test_from_training_to_report(there, cache, bert, with_baselines):
     """Trained heads predict in the unit of the labels, better than the mean, and reports say so."""
     labels = cache.splits["test"].labels
     done = CliRunner().invoke(app, [
-        "train", "--head", "linear,space,mlp,additive", "--pooling", "mean", "--epochs", "40",
+        "train", "--head", "linear,space,mlp,additive", "--pooling", "mean", "--epochs", "20",
         "--blocks", "layers+ngrams+space",
-        "--batch-size", "32", "--lr", "0.02", "--seeds", "2", "--patience", "40",
+        "--batch-size", "32", "--lr", "0.02", "--seeds", "2", "--patience", "20",
         "--cache-dir", str(there), "--cache", cache.name,
     ])  # fmt: skip
     assert done.exit_code == 0, done.output
