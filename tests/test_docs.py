@@ -54,9 +54,9 @@ def test_every_option_in_the_pages_exists(page):
         o for params in COMMANDS.values() for p in params for o in (*p.opts, *p.secondary_opts)
     }
     mentioned = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", PAGES[page]))
-    # Of ruff, of every command, before every command, of campaigns, benchmarks, torchrun, Slurm, of
-    # classify.py in an export.
-    others = {"--check", "--gpus", "--help", "--import", "--trials", "--explain"}
+    # Of ruff and pytest, of every command, before every command, of campaigns, benchmarks,
+    # torchrun, Slurm, of classify.py in an export.
+    others = {"--check", "--cov", "--gpus", "--help", "--import", "--trials", "--explain"}
     others |= {"--against", "--embed", "--forms", "--heads", "--sizes", "--timed", "--types"}
     others |= {"--standalone", "--nnodes", "--nproc-per-node", "--rdzv-backend", "--rdzv-endpoint"}
     assert mentioned - others <= options
