@@ -31,6 +31,7 @@ from .options import option
 T = TypeVar("T")
 
 NO_BREAK = "\xa0"  # a space at which no line is broken
+LEAST_NAME = 15  # characters of the first column, before figures and intervals are on lines apart
 LEAST_ROOM = 24  # characters of a line of text, even if the table gets too wide
 
 if TYPE_CHECKING:
@@ -276,34 +277,36 @@ def show(table: Table, *, ruled: bool = True) -> None:
 
     shown = new_table()
     shown.box = box.SIMPLE_HEAD if ruled else box.SIMPLE
-    columns = zip(table.columns, table.text_columns, strict=True)
-    for number, (heading, text) in enumerate(columns):
+    columns = [
+        [visible(_text(line.cells[number])) for line in table.lines]
+        for number in range(len(table.columns))
+    ]
+    # Each column has a space on its right and a separator; the table has an edge on both sides.
+    widths = {
+        heading: max(map(len, [heading, *texts])) + 2
+        for heading, texts in zip(table.columns, columns, strict=True)
+    }
+    room = out().width - 2 - sum(widths.values()) + widths.get("Text", 0)
+    for number, (heading, text) in enumerate(zip(table.columns, table.text_columns, strict=True)):
         left: Any = "left" if text else "right"
-        # On narrow terminals headings and names wrap at spaces; figures do not.
-        texts = [_text(line.cells[number]) for line in table.lines]
-        parts = [*heading.split(), *(" ".join(texts).split() if number == 0 else texts)]
+        # On narrow terminals headings and names wrap at spaces; figures do not, unless there is no
+        # room for them even so: then deviations and intervals are below them.
+        if number and heading != "Text" and room + widths[table.columns[0]] < LEAST_NAME:
+            columns[number] = [re.sub(" (?=[(±])", "\n", cell) for cell in columns[number]]
+        cells = "\n".join(columns[number])
+        parts = [*heading.split(), *(cells.split("\n") if number else cells.split())]
         least = 0 if heading == "Text" else max(map(len, parts))
         if number == 0:
             least = min(least, LEAST_ROOM)
         shown.add_column(heading, justify=left, min_width=least, overflow="fold")
-    # Each column has a space on its right and a separator; the table has an edge on both sides.
-    room = (
-        out().width
-        - 2
-        - sum(
-            max([len(heading), *(len(_text(line.cells[number])) for line in table.lines)]) + 2
-            for number, heading in enumerate(table.columns)
-            if heading != "Text"
-        )
-    )
-    for number, line in enumerate(table.lines):
+    for number, (line, *texts) in enumerate(zip(table.lines, *columns, strict=True)):
         if number and not ruled and not line.kind:
             shown.add_section()
-        cells = [Text(visible(_text(cell))) for cell in line.cells]
+        row = list(map(Text, texts))
         if "Text" in table.columns:
-            number = table.columns.index("Text")
-            cells[number] = two_lines(cells[number], max(room, LEAST_ROOM))
-        shown.add_row(*cells)
+            index = table.columns.index("Text")
+            row[index] = two_lines(row[index], max(room, LEAST_ROOM))
+        shown.add_row(*row)
     out().print(shown)
 
 

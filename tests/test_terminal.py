@@ -215,6 +215,22 @@ def test_the_last_column_of_a_wide_table_keeps_some_room(capsys):
 # Paths and ids.
 
 
+def test_intervals_are_below_figures_where_a_terminal_has_no_room_beside_them(capsys, monkeypatch):
+    figures = ["0.402 ± 0.036", "0.324 ± 0.026", "−0.0673 (−0.251 to 0.116)"]
+    wide = Table("", ["System", "RMSE", "MAE", "RMSE less than tfidf"],
+                 [Line.of("linear (first)", *figures)])  # fmt: skip
+    for columns, whole in ((80, figures), (60, [])):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        console._console.cache_clear()
+        console.show(wide)
+        shown = capsys.readouterr().out
+        assert max(map(len, shown.splitlines())) <= columns
+        assert all(figure in shown for figure in whole)
+        for part in ("0.402", "± 0.036", "−0.0673", "(−0.251 to 0.116)"):
+            assert part in shown
+    console._console.cache_clear()
+
+
 def test_paths_and_ids_are_whole_on_narrow_terminals(bert, reviews, tmp_path):
     folder = tmp_path / ("a folder with a name " * 6) / ("one" * 30)
     there = ["--cache-dir", folder]
