@@ -487,6 +487,7 @@ def test_what_makes_no_regression(tmp_path):
     assert numbers.splits["train"].labels.dtype == np.float64 and numbers.label_names == ("label",)
     assert "is a data set of one label per text" in refusal(read, stars, task="multi-label")
     assert "which is not a number" in refusal(read, ["good", "bad"] * 20, task="regression")
+    assert "too large to square" in refusal(read, [1.5, -1e200] * 20, task="regression")
     assert "has no effect on numbers" in refusal(read, stars, task="regression", labels_as="text")
     halves = [n % 9 / 2 for n in range(40)]
     assert read(halves).task is REGRESSION

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from spacelite.metrics.significance import Difference, Interval, Test
 
 
+LARGEST_NUMBER = 1e100  # as a label: sums of squares are finite
+
+
 class Problem(NamedTuple):
     """One of the ordinary problems that a task consists of: a classification, or a regression."""
 
@@ -106,7 +109,9 @@ class Task(ABC):
 
     def problem_of(self, number: float) -> str:
         """What is wrong with a number as a label, of a task of numbers; "" for a good one."""
-        return "" if math.isfinite(number) else "which is not finite"
+        if not math.isfinite(number):
+            return "which is not finite"
+        return "which is too large to square" if abs(number) > LARGEST_NUMBER else ""
 
     def check(self, labels: Array, classes: int) -> bool:
         """Whether an array that was read can hold labels of this task."""
