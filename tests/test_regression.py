@@ -20,7 +20,7 @@ from spacelite.cache.store import Cache
 from spacelite.data import loading
 from spacelite.heads import logistic
 from spacelite.heads.base import Objective
-from spacelite.tasks import REGRESSION
+from spacelite.tasks import ORDINAL, REGRESSION
 from spacelite.tasks.base import Unit
 from spacelite.tasks.regression import Numbers, sums_of
 from spacelite.training import engine, loop
@@ -365,7 +365,7 @@ def test_cross_validation_and_curves(there, cache):
 
 
 def test_stars_are_read_both_ways(bert, tmp_path):
-    """Ordinal labels: the metrics of numbers, and those of the nearest label, by scikit-learn."""
+    """Ordinal labels: the metrics of numbers, and those of whole numbers, by scikit-learn."""
     rows = [(text, min(5, max(1, round((score - 200) / 20)))) for text, score in reviews(240, 3)]
     data = spacelite.embed(
         str(write(tmp_path / "stars.csv", rows, ("text", "stars"))), backbone=str(bert),
@@ -379,7 +379,7 @@ def test_stars_are_read_both_ways(bert, tmp_path):
         assert run.record.task.name == "ordinal" and run.record.spec.task == "ordinal"
         predictions = run.run.predictions()
         labels, numbers = predictions.labels, predictions.logits[:, 0].astype(np.float64)
-        nearest = np.clip(np.round(numbers), labels.min(), labels.max())
+        nearest = np.round(numbers)
         expected = figures_of(labels, numbers) | {
             "rounded_accuracy": sk.accuracy_score(labels, nearest),
             "within_one": float((np.abs(labels - nearest) <= 1).mean()),
@@ -387,6 +387,9 @@ def test_stars_are_read_both_ways(bert, tmp_path):
         }
         found = run.metrics["test"]
         assert {name: found[name] for name in expected} == pytest.approx(expected, rel=1e-6)
+    # Which labels the data have tells nothing: 2.9 is no 1, even where the others are all 5.
+    ends = ORDINAL.scores(0, 0, 0, None, np.array([1.0, 5.0]), np.array([[2.9], [3.2]]))
+    assert (ends["rounded_accuracy"], ends["within_one"]) == (0, 0)
     with data.open() as opened:
         most = stats.mode(opened.splits["train"].labels).mode
     assert f"; {most:g}, the most frequent label, is right for 0." in runs.baseline

@@ -16,15 +16,14 @@ from spacelite.types import Array
 
 
 def _of_rounded(figure: Callable[[Array, Array], float]) -> Callable[[Numbers], float | None]:
-    """A metric of labels (N,) and predictions, rounded to the nearest label that occurs, (N,); None
-    if only sums are known, or a prediction is not a number."""
+    """A metric of labels (N,) and predictions, rounded to whole numbers, (N,); None if only sums
+    are known, or a prediction is not a number. They are not moved to labels that occur in the data:
+    those would tell the metric something of the truth."""
 
     def compute(of: Numbers) -> float | None:
         if of.labels is None or of.predicted is None or not np.isfinite(of.predicted).all():
             return None
-        known = np.unique(of.labels)
-        nearest = np.searchsorted((known[1:] + known[:-1]) / 2, of.predicted)
-        return figure(of.labels, known[nearest])
+        return figure(of.labels, np.round(of.predicted))
 
     return compute
 
@@ -38,7 +37,7 @@ def quadratic_kappa(labels: Array, predicted: Array) -> float:
 
 class Ordinal(Regression):
     """The numbers are learned and predicted as in regression. Metrics also read each prediction as
-    the nearest label."""
+    the nearest whole number."""
 
     name = "ordinal"
     phrase = "a whole number per text"
@@ -47,7 +46,7 @@ class Ordinal(Regression):
 
     @cached_property
     def metrics(self) -> Mapping[str, Metric]:
-        """Those of regression, and of what is rounded to the nearest label."""
+        """Those of regression, and of what is rounded."""
         right = _of_rounded(lambda labels, rounded: float((labels == rounded).mean()))
         near = _of_rounded(lambda labels, rounded: float((np.abs(labels - rounded) <= 1).mean()))
         return {

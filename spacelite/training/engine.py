@@ -279,12 +279,17 @@ def _scores(
     )
     of_heads = []
     for row, of_head in enumerate(figures):
-        known, deviation = labels, None
-        if unit is not None:
-            deviation = float(unit.deviation[row])
-            known = None if labels is None else (labels - float(unit.mean[row])) / deviation
         of_row = None if logits is None else logits[row].numpy()
-        of_heads.append(task.in_unit(task.scores(*of_head, known, of_row), deviation))
+        if unit is None:
+            of_heads.append(task.in_unit(task.scores(*of_head, labels, of_row), None))
+            continue
+        deviation = float(unit.deviation[row])
+        if of_row is not None:
+            of_row = of_row.astype(np.float64) * deviation + float(unit.mean[row])
+        of_task = task.scores(*of_head, labels, of_row)
+        # Figures of labels and logits are in the unit of the labels, all but the loss.
+        counted = of_task if of_row is None else {"loss": of_task["loss"]}
+        of_heads.append({**of_task, **task.in_unit(counted, deviation)})
     return of_heads
 
 
