@@ -53,8 +53,8 @@ def evaluate(
             speak for the predicted label]
         rationales_top K: Words that the F1s take, and that are removed or kept at once. [default:
             as many as are marked on average]
-        rationales_spread P: Add to what orders a word that of each other word, times P for each
-            word of distance: people mark spans. [default: 0]
+        rationales_spread P: A word also counts P times what its neighbours count, P squared times
+            what the next words count, and so on: people mark spans.
     """
     arguments = locals()
 
