@@ -134,8 +134,13 @@ class LogregHead(LinearHead):
         if config.C == logistic.AUTO:
             mean, scale = logistic.standardise(inputs)
             return _folded(logistic.fit(inputs, problems, config.C, STRENGTHS), mean, scale, config)
+        return cls.fit_as_they_are(config, inputs, problems)
+
+    @classmethod
+    def fit_as_they_are(cls, config: Any, inputs: Array, problems: logistic.Problems) -> Fitted:
+        """Fit to vectors (N, p) that are not standardised, with the strength C of the config."""
         width = inputs.shape[1]
-        weight, bias = np.zeros((objective.classes, width)), np.zeros(objective.classes)
+        weight, bias = np.zeros((problems.classes, width)), np.zeros(problems.classes)
         for problem in problems.each:
             columns = problem.columns
             weight[columns], bias[columns] = _scikit_learns(inputs, problem, problems, config.C)
@@ -166,14 +171,9 @@ class RidgeHead(LogregHead):
 
     @classmethod
     @override
-    def fit(cls, config: Any, train: Examples, objective: Objective, class_weights: str) -> Fitted:
-        inputs = train.features(config.pooling).cpu().numpy().astype(np.float64)
-        problems = logistic.Problems.of(train, objective, class_weights)
+    def fit_as_they_are(cls, config: Any, inputs: Array, problems: logistic.Problems) -> Fitted:
         mean, scale = inputs.mean(axis=0), np.ones(inputs.shape[1])
-        if config.C == logistic.AUTO:
-            mean, scale = logistic.standardise(inputs)
-        else:
-            inputs -= mean  # which the bias makes up for
+        inputs -= mean  # which the bias makes up for
         return _folded(logistic.fit(inputs, problems, config.C, STRENGTHS), mean, scale, config)
 
 
