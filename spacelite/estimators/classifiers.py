@@ -500,12 +500,11 @@ class TrainedRegressor(TextRegressor, Trained):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class SpaceClassifier(TrainedClassifier):
-    """A small concept space for each class (Tytarenko & Amin, arXiv:2401.16638).
+class Space(TextEstimator):
+    """Concept spaces.
 
     Args:
         latent: Number of dimensions of a concept space.
-        inter: Weight of the inter-space loss.
         intra: Weight of the intra-space loss.
         ensemble: Number of members, which are merged into one head.
     """
@@ -513,26 +512,24 @@ class SpaceClassifier(TrainedClassifier):
     kind = "space"
 
     latent: int = SpaceConfig.latent
-    inter: float = SpaceConfig.inter
     intra: float = SpaceConfig.intra
     ensemble: int = SpaceConfig.ensemble
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class SpaceRegressor(TrainedRegressor):
-    """A small concept space for the number.
+class SpaceClassifier(TrainedClassifier, Space):
+    """A small concept space for each class (Tytarenko & Amin, arXiv:2401.16638).
 
     Args:
-        latent: Number of dimensions of the concept space.
-        intra: Weight of the intra-space loss.
-        ensemble: Number of members, which are merged into one head.
+        inter: Weight of the inter-space loss.
     """
 
-    kind = "space"
+    inter: float = SpaceConfig.inter
 
-    latent: int = SpaceConfig.latent
-    intra: float = SpaceConfig.intra
-    ensemble: int = SpaceConfig.ensemble
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class SpaceRegressor(TrainedRegressor, Space):
+    """A small concept space for the number."""
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
