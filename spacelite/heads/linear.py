@@ -151,9 +151,9 @@ class LogregHead(LinearHead):
     @override
     def fitting_bytes(cls, config: Any, examples: int, width: int) -> int:
         # In double precision: vectors, where C is chosen also standardised ones and those of folds,
-        # with the products of their dimensions.
+        # with random projections of the products of their dimensions.
         auto = config.C == logistic.AUTO
-        return 8 * width * (4 * examples + 10 * width if auto else examples)
+        return 8 * width * (4 * examples + 12 * min(width, logistic.RANK) if auto else examples)
 
 
 @dataclass(frozen=True, kw_only=True)
