@@ -6,11 +6,13 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
 
 
 class Clock:
@@ -53,13 +55,14 @@ class Stage:
 
 def run(
     items: Iterable[Any], stages: Sequence[Stage], *, ahead: int, clock: Clock
-) -> Iterator[Any]:
+) -> Generator[Any]:
     """Send items through stages, each of which has its own threads.
 
     Whoever reads the results is one more stage: what it does with a result overlaps with the work
     on the next items. An exception of a stage is raised where the item's result would come, once
-    all threads have ended; when reading stops before, they end after the items that they work on.
-    At most `ahead` items are on the way at once, so that memory stays bounded.
+    all threads have ended; when reading stops before, they end after the items that they work on,
+    and `reading` waits for that. At most `ahead` items are on the way at once, so that memory stays
+    bounded.
     """
     stopped = threading.Event()
     pools = [
@@ -101,3 +104,14 @@ def run(
             pool.shutdown(wait=False, cancel_futures=True)
         for pool in pools:
             pool.shutdown(wait=not collected)
+
+
+@contextmanager
+def reading(results: Generator[Result]) -> Iterator[Iterator[Result]]:
+    """Read results of `run`: an exception of the reader, such as Ctrl-C, ends all threads before it
+    is raised. Otherwise they would work on for as long as a traceback holds the results."""
+    try:
+        yield results
+    except BaseException as error:
+        results.throw(error)  # which raises it again
+        raise

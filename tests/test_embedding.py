@@ -9,6 +9,7 @@ import os
 import random
 import shutil
 import subprocess
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import h5py
@@ -207,6 +208,7 @@ def test_after_ctrl_c_it_continues_where_it_stopped(dtype, bert, reviews, tmp_pa
 
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, bert, reviews, on_progress=interrupt, **options)
+    assert not [one for one in threading.enumerate() if one.name.startswith("computing")]
     state = states(tmp_path)[0]
     assert state.tokens_done == seen[-1] and not state.complete
     with store.Cache(state.path) as cache:

@@ -120,16 +120,16 @@ def test_an_exception_anywhere_ends_all_threads(where):
     ]
     read = []
 
-    def reading():
-        read.extend(fail("reader", item) for item in results(items(), *stages))
-
-    with pytest.raises(OSError, match="no more"):
-        reading()
+    with (
+        pytest.raises(OSError, match="no more"),
+        pipeline.reading(results(items(), *stages)) as found,
+    ):
+        read.extend(fail("reader", item) for item in found)
+    assert not stage_threads()
     if where == "items":  # some were on the way
         assert read == list(range(len(read))) and len(read) < 7
     else:
         assert read == list(range(7))
-    processes.until(lambda: not stage_threads())
 
 
 def test_nothing_is_begun_once_reading_has_stopped():
@@ -254,10 +254,8 @@ def test_an_error_in_any_stage_keeps_what_was_written(stage, bert, reviews, tmp_
     monkeypatch.setattr(owner, name, staticmethod(broken) if stage == "finishing" else broken)
     with pytest.raises(SpaceliteError, match=f"{stage} failed: mend it"):
         run(tmp_path, bert, reviews, tokens_per_batch=30)
-    names = (stage, "computing")
-    processes.until(
-        lambda: not [one for one in threading.enumerate() if one.name.startswith(names)]
-    )
+    names = ("preparing", "computing", "finishing")
+    assert not [one for one in threading.enumerate() if one.name.startswith(names)]
     monkeypatch.undo()
     (state,) = states(tmp_path)
     assert not state.complete and verify(state.path) == []

@@ -11,7 +11,7 @@ import re
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
@@ -749,7 +749,7 @@ class Forward:
         finish: Callable[[Array, Output], Result],
         *,
         sharing: bool = False,
-    ) -> Iterator[Result]:
+    ) -> Generator[Result]:
         """Run batches of texts of equal length; yield what `finish`, in threads of its own, makes
         of each batch and its output, in order. With `sharing`, the threads of a CPU share a batch
         if there are fewer batches than threads: faster, but the last bits then depend on that."""
@@ -775,15 +775,16 @@ class Forward:
         examples: Array,
         finish: Callable[[Array, Output], Result],
         on_progress: OnProgress,
-    ) -> Iterator[Result]:
+    ) -> Generator[Result]:
         """Run some of the texts, (n,) indices, as `batches` with `sharing`."""
         lengths = np.array([len(self.tokens.ids[example]) for example in examples], np.int64)
         plan = [examples[batch] for batch in plan_batches(lengths, self.limit)]
         done, total = 0, int(lengths.sum())
-        for batch, result in zip(plan, self.batches(plan, finish, sharing=True), strict=True):
-            yield result
-            done += len(batch) * len(self.tokens.ids[batch[0]])
-            on_progress("embed", done, total)
+        with pipeline.reading(self.batches(plan, finish, sharing=True)) as results:
+            for batch, result in zip(plan, results, strict=True):
+                yield result
+                done += len(batch) * len(self.tokens.ids[batch[0]])
+                on_progress("embed", done, total)
 
     def _threads(self, most: int) -> tuple[int, int]:
         """How many batches are computed at once, and with how many threads each (0 on a GPU)."""

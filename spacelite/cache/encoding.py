@@ -16,7 +16,7 @@ import os
 import shutil
 import threading
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -25,7 +25,7 @@ from typing import NamedTuple, get_type_hints
 import numpy as np
 from typing_extensions import override
 
-from spacelite import files
+from spacelite import files, pipeline
 from spacelite.backbones.model import (
     Backbone,
     Forward,
@@ -153,10 +153,10 @@ class _Encoding:
         layout = Layout.of(model, self.encoder.dtype)
         texts: dict[bytes, bytes] = {}
         missing = (key for key in keys if key not in texts)  # after those that are copied
-        new = itertools.chain(self._copied(keys, layout), self._computed(model, missing))
-        with Appender(store, layout) as appender:
+        computing = pipeline.reading(self._computed(model, missing))
+        with computing as computed, Appender(store, layout) as appender:
             try:
-                for key, text in new:
+                for key, text in itertools.chain(self._copied(keys, layout), computed):
                     texts[key] = text
                     appender.add(key, text, int(self.lengths[self.first[key]]))
                     appender.commit_at_times()
@@ -183,7 +183,7 @@ class _Encoding:
         if copied:
             log.info("%s of %s texts are in a cache already", copied, len(self.first))
 
-    def _computed(self, model: Backbone, keys: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    def _computed(self, model: Backbone, keys: Iterable[bytes]) -> Generator[tuple[bytes, bytes]]:
         """Run texts through the backbone."""
         examples = np.array([self.first[key] for key in keys], np.int64)
         if not len(examples):
@@ -203,10 +203,11 @@ class _Encoding:
                 texts[self.digests[example]] = content
             return texts, output
 
-        for texts, output in forward.texts(examples, finish, self.on_progress):
-            for count, (measured,) in output.measured:
-                rounding.add(count, measured)
-            yield from texts.items()
+        with pipeline.reading(forward.texts(examples, finish, self.on_progress)) as results:
+            for texts, output in results:
+                for count, (measured,) in output.measured:
+                    rounding.add(count, measured)
+                yield from texts.items()
         rounding.warn()
 
     def _joined(self, by_digest: dict[bytes, bytes], layout: Layout) -> TokenRows:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from spacelite import files, ranks
+from spacelite import files, pipeline, ranks
 from spacelite.backbones import tokenizer
 from spacelite.backbones.files import BackboneFiles
 from spacelite.backbones.model import (
@@ -421,13 +421,14 @@ def fitted(
     moments, exact = [Moments(width) for width in widths], stored_type("float32")
     done, total = 0, int(examples.lengths[chosen].sum())
     call.on_progress("reduce", 0, total)
-    for batch, output in forward.batches(plan, lambda *pair: pair):
-        for of_layer, states in zip(moments, output.states, strict=True):
-            for row, example in enumerate(batch.tolist()):
-                check_finite(states[row], exact, examples.called(example))
-            of_layer.add(states.reshape(-1, states.shape[-1]))
-        done += int(examples.lengths[batch].sum())
-        call.on_progress("reduce", done, total)
+    with pipeline.reading(forward.batches(plan, lambda *pair: pair)) as results:
+        for batch, output in results:
+            for of_layer, states in zip(moments, output.states, strict=True):
+                for row, example in enumerate(batch.tolist()):
+                    check_finite(states[row], exact, examples.called(example))
+                of_layer.add(states.reshape(-1, states.shape[-1]))
+            done += int(examples.lengths[batch].sum())
+            call.on_progress("reduce", done, total)
     reductions = {}
     for path, of_layer in zip(paths, moments, strict=True):
         reductions[path] = of_layer.reduction(str(wanted))

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from typing_extensions import Self
 
+from spacelite import pipeline
 from spacelite.backbones.model import Forward, Output, plan_batches
 from spacelite.backbones.tokenizer import Tokenized
 from spacelite.cache import reuse
@@ -404,20 +405,21 @@ def _compute(writings: Sequence[Writing], forward: Forward, on_progress: OnProgr
     same = [writing.plan.same() for writing in writings]
     run, done, total = 0, int(lengths[~left].sum()), int(lengths.sum())
     on_progress("embed", done, total)
-    results = forward.batches([batch for batch, _ in plan], finish)
-    for (batch, tokens), (texts, output) in zip(plan, results, strict=True):
-        with forward.clock.measure("writing"):
-            for example, text in zip(batch.tolist(), texts, strict=True):
-                for writing, values, alike in zip(writings, text, same, strict=True):
-                    for written in alike[example] if values else ():
-                        writing.put(written, values)
-            for writing in writings:
-                writing.writer.commit_at_times()
-        # Means are not computed any more once no file can hold them.
-        forward.model.all_layers &= any("means" in writing.writer.missing for writing in writings)
-        for count, measured in output.measured:
-            for writing, sums in zip(writings, measured, strict=True):
-                writing.rounding.add(count, sums)
-        run += tokens
-        on_progress("embed", done + run, total)
+    with pipeline.reading(forward.batches([batch for batch, _ in plan], finish)) as results:
+        for (batch, tokens), (texts, output) in zip(plan, results, strict=True):
+            with forward.clock.measure("writing"):
+                for example, text in zip(batch.tolist(), texts, strict=True):
+                    for writing, values, alike in zip(writings, text, same, strict=True):
+                        for written in alike[example] if values else ():
+                            writing.put(written, values)
+                for writing in writings:
+                    writing.writer.commit_at_times()
+            # Means are not computed any more once no file can hold them.
+            missing = [writing.writer.missing for writing in writings]
+            forward.model.all_layers &= any("means" in of_file for of_file in missing)
+            for count, measured in output.measured:
+                for writing, sums in zip(writings, measured, strict=True):
+                    writing.rounding.add(count, sums)
+            run += tokens
+            on_progress("embed", done + run, total)
     return run

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from spacelite import heads
+from spacelite import heads, pipeline
 from spacelite.backbones.files import BackboneFiles
 from spacelite.backbones.model import (
     Backbone,
@@ -122,7 +122,7 @@ class Predictor:
 
     def hidden_states(
         self, tokens: Tokenized, on_progress: OnProgress = lambda phase, done, total: None
-    ) -> Iterator[tuple[Array, TokenRows]]:
+    ) -> Generator[tuple[Array, TokenRows]]:
         """Yield batches of texts of equal length: their indices (B,) and hidden states."""
         # Before the backbone is loaded, which may take long.
         on_progress("embed", 0, sum(map(len, tokens.ids)))
@@ -131,10 +131,11 @@ class Predictor:
         forward = Forward(self.model, tokens, stored.to_rows, limit, reduce=self.reduce)
         kept = tokens.kept
         every = np.arange(len(kept))
-        for batch, output in forward.texts(every, lambda *pair: pair, on_progress):
-            ids = np.stack([kept[number] for number in batch])
-            rows = TokenRows.of_batch(stored, output.hidden, output.pooled, output.means, ids)
-            yield batch, rows
+        with pipeline.reading(forward.texts(every, lambda *pair: pair, on_progress)) as results:
+            for batch, output in results:
+                ids = np.stack([kept[number] for number in batch])
+                rows = TokenRows.of_batch(stored, output.hidden, output.pooled, output.means, ids)
+                yield batch, rows
 
     def without_states(self, tokens: Tokenized) -> TokenRows:
         """What a head that reads only token ids is given of texts: their hidden states have no
@@ -157,8 +158,9 @@ class Predictor:
             logits = head_logits(run, of_ids)
         else:
             logits = np.empty((len(texts), len(run.record.label_names)))
-            for batch, rows in self.hidden_states(tokens, on_progress):
-                logits[batch] = head_logits(run, rows)
+            with pipeline.reading(self.hidden_states(tokens, on_progress)) as batches:
+                for batch, rows in batches:
+                    logits[batch] = head_logits(run, rows)
         unknown = unknown_shares(of_ids.token_ids, of_ids.offsets, tokens.special)
         return Predicted(run.record.task.probabilities(logits), unknown, tokens.cut_off)
 
