@@ -40,7 +40,7 @@ SHARED = {
     "dataset": "Data set to embed and evaluate on, as in embed.",
     "backbone": "The folder of the run's backbone, if that was a local folder.",
     "head": "Kind(s): space, linear, mlp, additive, logreg, ridge, tfidf.",
-    "preset": "Recommended settings; best: an additive head on layers+ngrams+space.",
+    "preset": "Recommended settings; best: an additive head on layers+ngrams+attention.",
     "seeds": "A number of seeds or a list: 3 means seeds 0, 1 and 2; 1,7,42 means these three; "
     "7, means seed 7 alone.",
     "repeats": "How many times to divide the examples into folds.",

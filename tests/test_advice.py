@@ -211,7 +211,7 @@ def test_a_token_that_hardly_varies_is_named(bert, reviews, tmp_path, caplog):
     assert warned(-1, "first") == []
 
 
-def test_concept_spaces_that_did_not_help_are_said_once_and_not_drawn(cache_path, tmp_path, caplog):
+def test_epochs_that_did_not_help_are_said_once_and_their_spaces_not_drawn(cache_path, tmp_path, caplog):
     caplog.set_level(logging.INFO, "spacelite")
     shutil.copytree(cache_path.parent, tmp_path / "embeddings")  # that one is not written to
     (run,) = spacelite.train(
@@ -221,8 +221,8 @@ def test_concept_spaces_that_did_not_help_are_said_once_and_not_drawn(cache_path
     )  # fmt: skip
     said = [line for line in caplog.messages if "did not help" in line]
     assert run.record.best_epoch == 0 and said == [
-        "additive (ngrams+space): concept spaces did not help: on validation no epoch was better "
-        "than additive (ngrams) alone, which was kept."
+        "additive (ngrams+space): training in epochs did not help: on validation no epoch was "
+        "better than additive (ngrams) alone, which was kept."
     ]
     (part,) = spacelite.report(cache_dir=tmp_path, examples=False, progress=False).findings.parts
     assert said[0] in part.section.notes

@@ -216,7 +216,8 @@ def cross_validate(
         head: Kind(s) of heads, as in `train`.
         inter: Weight(s) of the inter-space loss.
         intra: Weight(s) of the intra-space loss.
-        latent: Number(s) of dimensions of a concept space. Default: 3.
+        latent: Number(s) of dimensions of a concept space, or of units of the block `attention`.
+            Default: 3.
         learning_rate: Learning rate(s) of Adam; "auto" means 0.001. Default: 2e-4.
         weight_decay: Weight decay(s), Adam's L2 penalty. Default: 0.01.
         pooling: Pooling(s) of the baselines. Default: the classification token.
@@ -224,7 +225,7 @@ def cross_validate(
             on the examples that a head sees.
         blocks: What additive heads add up, joined by +. Default: `layers+ngrams`.
         max_ngram: Tokens of the longest n-grams of the block `ngrams`, 2 or 3. Default: 2.
-        ensemble: Member(s) of a head with concept spaces, as in `train`.
+        ensemble: Member(s) of a head that reads every token, as in `train`.
         seeds: Number K of seeds of the heads, which are 0 to K-1; or the seeds themselves.
         epochs: Number of passes over the training split, or "auto", as in `train`.
         batch_size: Examples per update, or "auto", as in `train`.
@@ -406,7 +407,8 @@ def learning_curve(
         head: Kind(s) of heads, as in `train`. Default: `additive`.
         inter: Weight(s) of the inter-space loss.
         intra: Weight(s) of the intra-space loss.
-        latent: Number(s) of dimensions of a concept space. Default: 3.
+        latent: Number(s) of dimensions of a concept space, or of units of the block `attention`.
+            Default: 3.
         learning_rate: Learning rate(s) of Adam. Default: "auto", 0.001.
         weight_decay: Weight decay(s), Adam's L2 penalty. Default: 0.01.
         pooling: Pooling(s) of the baselines. Default: the classification token.

@@ -103,20 +103,21 @@ def train(
         head: Kind(s) of heads: `space`, `linear`, `mlp`, `logreg`, `tfidf`, `additive`.
         inter: Weight(s) of the inter-space loss.
         intra: Weight(s) of the intra-space loss.
-        latent: Number(s) of dimensions of a concept space. Default: 3.
+        latent: Number(s) of dimensions of a concept space, or of units of the block `attention`.
+            Default: 3.
         learning_rate: Learning rate(s) of Adam; "auto" means 0.001. Default: 2e-4.
         weight_decay: Weight decay(s), Adam's L2 penalty. Default: 0.01.
         pooling: Pooling(s) of the baselines: `first`, `last`, `mean`, `max`, `pooler`,
             `layers`. Default: the classification token.
         C: Strength(s) of the L2 penalty of logreg and tfidf, as in scikit-learn: the smaller, the
             stronger. "auto" chooses it by cross-validation on train.
-        blocks: What additive heads add up, joined by +: `layers`, `mean`, `ngrams`, `space`; one
-            combination or several. Default: `layers+ngrams`.
+        blocks: What additive heads add up, joined by +: `layers`, `mean`, `ngrams`, and `space` or
+            `attention`; one combination or several. Default: `layers+ngrams`.
         max_ngram: Tokens of the longest n-grams of the block `ngrams`, 2 or 3. Default: 2.
-        ensemble: Number(s) of members of a head with concept spaces: heads with different seeds
+        ensemble: Number(s) of members of a head that reads every token: heads with different seeds
             whose logits are averaged, which is one head with more dimensions.
         preset: Settings that are recommended together: `best` is an additive head on
-            `layers+ngrams+space`.
+            `layers+ngrams+attention`.
         search: Whether to keep only the best combination of settings by `monitor` on validation.
             After an eighth, a quarter and a half of the epochs, the worse half is dropped; the rest
             is neither evaluated on test nor saved. `latent`, `learning_rate`, `weight_decay` and

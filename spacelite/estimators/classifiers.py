@@ -574,14 +574,15 @@ class MLPClassifier(TrainedClassifier):
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Additive(TextEstimator):
-    """Linear layers on the means of all layers and on n-grams, and concept spaces.
+    """Linear layers on the means of all layers and on n-grams, and a block that reads every token.
 
     Args:
-        blocks: What is added up, joined by `+`: `layers`, `mean`, `ngrams`, `space`. Only `space`
-            is trained in epochs: without it, all settings of the training have no effect.
+        blocks: What is added up, joined by `+`: `layers`, `mean`, `ngrams`, and `space` or
+            `attention`. Only these two are trained in epochs: without one of them, all settings of
+            the training have no effect.
         max_ngram: Tokens of the longest n-grams, 2 or 3.
-        latent: Number of dimensions of a concept space.
-        ensemble: Number of members of the block `space`, which are merged into one.
+        latent: Number of dimensions of a concept space, or of units of the block `attention`.
+        ensemble: Number of members of `space` or `attention`, which are merged into one.
     """
 
     kind = "additive"
@@ -595,14 +596,14 @@ class Additive(TextEstimator):
 @dataclass(kw_only=True, eq=False, repr=False)
 class AdditiveClassifier(TrainedClassifier, Additive):
     """What is recommended: linear layers on the means of all layers and on n-grams, and, with the
-    block `space`, concept spaces on top of them.
+    block `attention`, units on tokens on top of them.
     """
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class AdditiveRegressor(TrainedRegressor, Additive):
     """What is recommended: ridge regression on the means of all layers and on n-grams, and, with
-    the block `space`, a concept space on top of it.
+    the block `attention`, units on tokens on top of it.
     """
 
 

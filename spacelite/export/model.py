@@ -8,6 +8,7 @@ import numpy as np
 
 from spacelite.backbones.tokenizer import tokenize
 from spacelite.export.form import Source
+from spacelite.heads import attention
 from spacelite.heads.ngrams import NGrams
 from spacelite.heads.space import BIAS
 from spacelite.lazy import torch
@@ -70,6 +71,21 @@ def blocks_of(run: Run) -> list[tuple[dict[str, Any], dict[str, Array]]]:
             weights["concept_spaces.bias"] = arrays[BIAS].reshape(-1)
         dimensions, width = matrix.shape
         block = {"kind": "space", "width": width, "dimensions": dimensions, "bias": BIAS in arrays}
+        blocks.append((block, weights))
+    if attention.UNITS in arrays:
+        units, queries = (arrays[name] for name in (attention.UNITS, attention.QUERIES))
+        width = units.shape[2]
+        weights = {
+            "units.weight": units.reshape(-1, width),
+            "units.bias": arrays[attention.BIAS].reshape(-1),
+            "queries.weight": queries.reshape(-1, width),
+            "classifier.weight": arrays["classifier.weight"],
+        }
+        count = len(weights["queries.weight"])
+        block = {
+            "kind": "attention", "width": width, "queries": count,
+            "units": len(weights["units.weight"]) // count,
+        }  # fmt: skip
         blocks.append((block, weights))
     if head.reads_ids:
         keys, idf, weight = ngrams_of(run)

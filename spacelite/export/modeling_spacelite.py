@@ -121,6 +121,31 @@ class Space(nn.Module):
         return of_tokens * read.weights[..., None]
 
 
+class Attention(nn.Module):
+    """Units gelu(u . x + b) of each token, averaged by attention, and a linear layer on the means.
+    Each query weighs tokens for `units` units."""
+
+    additive = True
+
+    def __init__(self, labels: int, width: int, queries: int, units: int) -> None:
+        super().__init__()
+        self.units = nn.Linear(width, queries * units)
+        self.queries = nn.Linear(width, queries, bias=False)
+        self.classifier = nn.Linear(queries * units, labels, bias=False)
+
+    def forward(self, read: Read) -> Tensor:
+        """Logits, (B, C)."""
+        return self.shares(read).sum(dim=1)
+
+    def shares(self, read: Read) -> Tensor:
+        """What each token adds to the logits, (B, n, C)."""
+        scores = self.queries(read.hidden).masked_fill(~read.kept[:, :, None], -torch.inf)
+        attention = scores.softmax(dim=1)[..., None]  # (B, n, queries, 1)
+        values = nn.functional.gelu(self.units(read.hidden)).unflatten(2, (len(attention[0, 0]), -1))
+        shares: Tensor = self.classifier((attention * values).flatten(2))
+        return shares
+
+
 class Linear(nn.Module):
     """A linear layer on one vector per text; `double` in double precision, where weights are large
     and what they add nearly cancels out."""
@@ -229,6 +254,7 @@ class NGrams(nn.Module):
 
 BLOCKS: dict[str, type[nn.Module]] = {
     "space": Space,
+    "attention": Attention,
     "linear": Linear,
     "mlp": MLP,
     "ngrams": NGrams,

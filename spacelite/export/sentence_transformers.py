@@ -29,6 +29,7 @@ from spacelite.export.transformers import (
     unlike_tokenizers,
 )
 from spacelite.heads.additive import SPACE
+from spacelite.heads.attention import UNITS
 from spacelite.heads.pooling import POOLINGS
 from spacelite.lazy import torch
 from spacelite.runs.store import Run
@@ -62,6 +63,7 @@ class SentenceTransformersForm(Form):
         cases = {
             "stock modules cannot look up n-grams of tokens": head.reads_ids,
             "stock modules have no such head": unknown,
+            "stock modules have no block attention": UNITS in run.parameters,
             "it leaves out the first token of each text, and stock modules keep it": (
                 run.record.spec.skip_first
             ),

@@ -3,8 +3,8 @@
 The blocks that are linear are fitted directly, each with a penalty chosen by cross-validation. How
 they are weighted against each other is fitted to their logits of examples that they were not fitted
 to (stacking, Wolpert 1992): for those that they were fitted to, n-grams look better than they are.
-The block `space`, concept spaces, is trained in epochs on top of these logits. All blocks are sums
-over tokens, and so is their sum.
+A block that reads every token, `space` or `attention`, is trained in epochs on top of these logits.
+All blocks are sums over tokens, and so is their sum.
 
 Shapes: N examples, p features, C classes, M n-grams, L dimensions of a concept space.
 """
@@ -18,6 +18,7 @@ from typing import Any, ClassVar, NamedTuple
 from typing_extensions import override
 
 from spacelite.heads import logistic
+from spacelite.heads.attention import AttentionBlock
 from spacelite.heads.base import (
     ANY,
     ANY_OTHER,
@@ -29,6 +30,7 @@ from spacelite.heads.base import (
     Parameters,
     Shapes,
     Split,
+    TokenBlock,
     TokenHead,
     Tokens,
     vectors_of,
@@ -37,7 +39,7 @@ from spacelite.heads.config import EnsembleConfig, HeadConfig
 from spacelite.heads.logistic import CrossFit
 from spacelite.heads.ngrams import LONGEST, NGrams
 from spacelite.heads.pooling import POOLINGS
-from spacelite.heads.space import BIAS, SpaceBlock, SpaceHead, dimensions_of_a_space
+from spacelite.heads.space import SpaceBlock, dimensions_of_a_space
 from spacelite.lazy import np, torch
 from spacelite.settings import setting, whole_number
 from spacelite.types import Array
@@ -53,7 +55,9 @@ FEW = 2  # dimensions per example from which on examples are few
 SMOOTHING, LEAST = 10.0, 0.05
 
 
-SPACE = "space"
+SPACE, ATTENTION = "space", "attention"
+# The blocks that are trained in epochs on top of the others. A head has at most one.
+TOKEN_BLOCKS: dict[str, type[TokenBlock]] = {SPACE: SpaceBlock, ATTENTION: AttentionBlock}
 OF_EPOCHS = ("latent", "seed", "learning_rate", "weight_decay", "ensemble")  # settings
 
 # The blocks that are fitted directly.
@@ -132,8 +136,11 @@ def log_count_ratios(transposed: Any, sample: Array, goal: Array) -> Array:
 def known_blocks(value: object) -> str | None:
     """Check of a setting: names of blocks, joined by +."""
     names = value.split("+") if isinstance(value, str) else []
-    if not names or len(set(names)) < len(names) or not {*names} <= {*LINEAR_BLOCKS, SPACE}:
-        return f"give {', '.join(LINEAR_BLOCKS)} or {SPACE}, or several as in layers+ngrams"
+    known = (*LINEAR_BLOCKS, *TOKEN_BLOCKS)
+    if not names or len(set(names)) < len(names) or not {*names} <= {*known}:
+        return f"give {', '.join(known[:-1])} or {known[-1]}, or several as in layers+ngrams"
+    if {*TOKEN_BLOCKS} <= {*names}:
+        return f"give {' or '.join(TOKEN_BLOCKS)}, not both"
     if {"layers", "mean"} <= set(names):
         return "layers holds the mean already: leave mean out"
     return None
@@ -141,8 +148,8 @@ def known_blocks(value: object) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class AdditiveConfig(EnsembleConfig):
-    """Blocks, added up. Only the block `space` is trained in epochs: without it, all other settings
-    have no effect.
+    """Blocks, added up. Only `space` and `attention` are trained in epochs: without one of them,
+    all other settings have no effect.
     """
 
     kind: ClassVar[str] = "additive"
@@ -151,14 +158,17 @@ class AdditiveConfig(EnsembleConfig):
     intra: ClassVar[float] = 0.0
 
     # `layers` is a linear layer on the means of all layers, `mean` the same on the mean of the
-    # cached layer, `ngrams` on TF-IDF of n-grams of token ids, `space` concept spaces on
-    # standardised tokens. They stand in any order.
+    # cached layer, `ngrams` on TF-IDF of n-grams of token ids, `space` concept spaces, `attention`
+    # units on tokens, averaged by attention. They stand in any order.
     blocks: str = setting(
         "layers+ngrams",
         check=known_blocks,
-        search=("mean", "layers", "ngrams", "mean+ngrams", "layers+ngrams", "layers+ngrams+space"),
-        help="What additive heads add up, joined by +: layers, mean, ngrams, space; several "
-        "combinations: a comma list.",
+        search=(
+            "mean", "layers", "ngrams", "mean+ngrams", "layers+ngrams", "layers+ngrams+space",
+            "layers+ngrams+attention",
+        ),
+        help="What additive heads add up, joined by +: layers, mean, ngrams, space or attention; "
+        "several combinations: a comma list.",
     )
     max_ngram: int = setting(
         2,
@@ -210,14 +220,19 @@ class AdditiveConfig(EnsembleConfig):
         return self.blocks.split("+")
 
     @property
+    def token_block(self) -> str | None:
+        """The block that is trained in epochs, if there is one."""
+        return next((name for name in self.names if name in TOKEN_BLOCKS), None)
+
+    @property
     def fitted_names(self) -> list[str]:
         """The blocks that are fitted directly."""
-        return [name for name in self.names if name != SPACE]
+        return [name for name in self.names if name not in TOKEN_BLOCKS]
 
     @property
     @override
     def is_iterative(self) -> bool:
-        return SPACE in self.names
+        return self.token_block is not None
 
     @property
     @override
@@ -261,9 +276,7 @@ class AdditiveHead(Head):
         if config.is_iterative:
             # What all layers together are wide does not tell how wide one is.
             layer_width = ANY_OTHER if config.reads_layers else width
-            shapes["concept_spaces"] = (classes, config.dimensions, layer_width)
-            shapes[BIAS] = (classes, config.dimensions)
-            shapes["classifier.weight"] = (classes, classes * config.dimensions)
+            shapes |= TOKEN_BLOCKS[config.token_block].saved(config, classes, layer_width)
         if config.reads_ids:
             shapes["ngrams.weight"] = (classes, width if config.reads_only_ids else ANY)
             shapes["ngrams.keys"] = shapes["ngrams.idf"] = shapes["ngrams.weight"][1:]
@@ -271,18 +284,18 @@ class AdditiveHead(Head):
 
     @classmethod
     @override
-    def in_training(cls) -> type[Head]:
-        return SpaceBlock
+    def in_training(cls, config: Any) -> type[Head]:
+        return TOKEN_BLOCKS.get(config.token_block, cls)
 
     @classmethod
     @override
     def joined(
         cls, config: Any, members: Sequence[Parameters], start: Parameters | None = None
     ) -> Parameters:
-        space = SpaceBlock.folded(SpaceBlock.joined(config, members))
+        block = TOKEN_BLOCKS[config.token_block].joined(config, members)
         if start is not None:
-            space["classifier.bias"] = space["classifier.bias"] + start["classifier.bias"]
-        return {**(start or {}), **space}
+            block["classifier.bias"] = block["classifier.bias"] + start["classifier.bias"]
+        return {**(start or {}), **block}
 
     @classmethod
     def fit(cls, config: Any, train: Examples, objective: Objective, class_weights: str) -> Fitted:
@@ -338,7 +351,7 @@ class AdditiveHead(Head):
     def coordinates(cls, parameters: dict[str, Array], hidden: Array) -> Array | None:
         if "concept_spaces" not in parameters:
             return None
-        return SpaceHead.coordinates(parameters, hidden)
+        return SpaceBlock.coordinates(parameters, hidden)
 
     @classmethod
     @override
@@ -363,10 +376,8 @@ class AdditiveHead(Head):
                 table = NGrams.from_head(parameters, sublinear=True)
                 weight = parameters["ngrams.weight"]
                 shares[name] = table.parts(tokens.ids, tokens.offsets, weight)
-            elif name == SPACE:
-                shares[name] = tokens.averaged(
-                    SpaceHead.token_logits(config, parameters, tokens.hidden)
-                )
+            elif name in TOKEN_BLOCKS:
+                shares[name] = TOKEN_BLOCKS[name].token_shares(config, parameters, tokens)
             else:
                 hidden = tokens.read(POOLINGS[name].from_layers)
                 weight = parameters[f"{name}.weight"].astype(hidden.dtype)
@@ -387,29 +398,30 @@ class AdditiveHead(Head):
     def __init__(
         self, configs: Sequence[HeadConfig], parameters: Parameters, objective: Objective
     ) -> None:
-        self._space: SpaceHead | None = None
-        if "concept_spaces" in parameters:
-            names = ("concept_spaces", BIAS, "classifier.weight")
-            of_space = {name: parameters[name] for name in names}
-            of_space["classifier.bias"] = torch.zeros_like(parameters["classifier.bias"])
-            self._space = SpaceHead(configs, of_space, objective)
+        self._tokens: TokenBlock | None = None
+        if (name := configs[0].token_block) is not None:
+            kind = TOKEN_BLOCKS[name]
+            classes, width = parameters["classifier.bias"].shape[1], 0
+            of_block = {name: parameters[name] for name in kind.saved(configs[0], classes, width)}
+            of_block["classifier.bias"] = torch.zeros_like(parameters["classifier.bias"])
+            self._tokens = kind(configs, of_block, objective)
         super().__init__(configs, parameters, objective)
 
     @property
     @override
     def of_tokens(self) -> TokenHead | None:
-        return self._space
+        return self._tokens
 
     @override
     def clear(self) -> None:
         super().clear()
-        if self._space is not None:
-            self._space.clear()
+        if self._tokens is not None:
+            self._tokens.clear()
 
     def forward(
         self, ids: Array, offsets: Array, features: Sequence[torch.Tensor] = ()
     ) -> torch.Tensor:
-        """Logits (K, B, C) of B texts, without those of the block `space`, from their token ids
+        """Logits (K, B, C) of B texts, without those of a block that reads tokens, from their ids
         end to end with offsets (B + 1,), and a vector per text for each pooling, (B, p)."""
         config, logits = self.configs[0], []
         for head in range(len(self.configs)):
@@ -446,7 +458,7 @@ class AdditiveHead(Head):
 
     @override
     def finish(self, batch: Batch) -> None:
-        """Add the block `space`, which has been run on the tokens, and count the batch."""
-        if self._space is not None:
-            self.logits = self.logits + self._space.logits
+        """Add the block that has been run on the tokens, and count the batch."""
+        if self._tokens is not None:
+            self.logits = self.logits + self._tokens.logits
         self.totals.add(self.logits, batch)

@@ -27,6 +27,7 @@ Parameters: TypeAlias = "dict[str, torch.Tensor]"  # by name
 Shapes = dict[str, tuple[int, ...]]
 # Lengths in shapes that only the parameters tell; each is the same wherever it stands.
 ANY, ANY_OTHER = -1, -2
+MEAN, SCALE = "tokens.mean", "tokens.scale"
 H = TypeVar("H", bound="Head")
 
 
@@ -312,7 +313,7 @@ class Head(ABC):
     # What defines a kind of head.
 
     @classmethod
-    def in_training(cls) -> type[Head]:
+    def in_training(cls, config: Any) -> type[Head]:
         """The kind that is trained in epochs, if only a part of this one is."""
         return cls
 
@@ -515,6 +516,29 @@ class TokenHead(Head):
     A subclass may define only `forward`: autograd then computes the gradient.
     """
 
+    # Parameters of which an ensemble has those of its members side by side, (C, m, ...) each.
+    SIDE_BY_SIDE: ClassVar[tuple[str, ...]] = ()
+    # Added to the logits of a batch, (B, C), or (K, B, C) if each head has its own.
+    added: torch.Tensor | None = None
+
+    @classmethod
+    @override
+    def joined(
+        cls, config: Any, members: Sequence[Parameters], start: Parameters | None = None
+    ) -> Parameters:
+        if len(members) == 1:
+            return members[0]
+        merged = dict(members[0])
+        for name in cls.SIDE_BY_SIDE:
+            if name in merged:
+                merged[name] = torch.cat([member[name] for member in members], dim=1)
+        classes = len(merged["classifier.bias"])
+        weights = [member["classifier.weight"].view(classes, classes, -1) for member in members]
+        merged["classifier.weight"] = torch.cat(weights, dim=2).flatten(1) / len(members)
+        biases = [member["classifier.bias"] for member in members]
+        merged["classifier.bias"] = torch.stack(biases).mean(0)
+        return merged
+
     @property
     @override
     def of_tokens(self) -> TokenHead | None:
@@ -575,6 +599,110 @@ class TokenHead(Head):
         self.totals.add(self.logits, batch)
         if gradients is not None:
             self.gradients = gradients
+
+
+class TokenBlock(TokenHead):
+    """K blocks of additive heads that read every token, trained in epochs on top of the logits of
+    the other blocks (`starts`), which for training examples are those of held-out examples.
+
+    In training, they read standardised hidden states z = (x - mean) * scale: Adam moves all weights
+    by steps of one size, which suits only dimensions of one size. What is saved reads hidden states
+    as they are (`folded`).
+    """
+
+    TABLES: ClassVar[tuple[str, ...]] = (MEAN, SCALE)
+    # The weights that read hidden states, (C, m, d) each, and the names of their biases, (C, m).
+    READING: ClassVar[dict[str, str | None]]
+
+    @classmethod
+    @abstractmethod
+    def saved(cls, config: Any, classes: int, width: int) -> Shapes:
+        """Names and shapes of the parameters in a saved head, without its bias; first those that
+        training begins with at random."""
+
+    @classmethod
+    @override
+    def shapes(cls, config: Any, classes: int, width: int) -> Shapes:
+        tables: Shapes = dict.fromkeys(cls.TABLES, (width,))
+        return {**cls.saved(config, classes, width), "classifier.bias": (classes,), **tables}
+
+    @classmethod
+    @override
+    def initial(cls, config: Any, classes: int, width: int) -> Parameters:
+        """The first parameter as in any head; all others are 0, so that before training the logits
+        are those of the other blocks. TABLES are left to be filled in."""
+        first, *others = super().initial(config, classes, width).items()
+        return dict([first, *((name, torch.zeros_like(value)) for name, value in others)])
+
+    @classmethod
+    @override
+    def filled(cls, parameters: Parameters, train: Examples) -> Parameters:
+        mean, scale = train.standardisation
+        return {**parameters, MEAN: mean.cpu(), SCALE: scale.cpu()}
+
+    @classmethod
+    def folded(cls, parameters: Parameters) -> Parameters:
+        """The parameters of one trained block (no dimension K), reading hidden states that are not
+        standardised."""
+        mean, scale = parameters[MEAN].double(), parameters[SCALE].double()
+        folded = {name: value for name, value in parameters.items() if name not in cls.TABLES}
+        for name, bias in cls.READING.items():
+            weight = parameters[name].double() * scale
+            folded[name] = weight.float()
+            if bias is not None:
+                folded[bias] = (parameters[bias].double() - weight @ mean).float()
+        return folded
+
+    @classmethod
+    @override
+    def joined(
+        cls, config: Any, members: Sequence[Parameters], start: Parameters | None = None
+    ) -> Parameters:
+        return cls.folded(super().joined(config, members))
+
+    def __init__(
+        self, configs: Sequence[HeadConfig], parameters: Parameters, objective: Objective
+    ) -> None:
+        super().__init__(configs, parameters, objective)
+        self.reading: Parameters = {}  # those of READING, for hidden states as they are
+
+    @override
+    def plan(
+        self, split: Split, rows: Array, batch: Batch, train: tuple[int, int] | None
+    ) -> Callable[[], None] | None:
+        if self.starts:
+            start = self.starts[split.name]
+            self.added = start[..., torch.from_numpy(rows).to(start.device), :]
+        return None
+
+    @override
+    def begin(self, batch: Batch) -> None:
+        """Fold the standardisation into the weights: that costs less than to standardise tokens."""
+        super().begin(batch)
+        for name, bias in self.READING.items():
+            weight = self.parameters[name]
+            if MEAN in self.parameters:
+                weight = weight * self.parameters[SCALE][:, None, None]
+            self.reading[name] = weight
+            if bias is not None:
+                shift = self.parameters[bias]
+                if MEAN in self.parameters:
+                    shift = shift - torch.einsum("kcmd,kd->kcm", weight, self.parameters[MEAN])
+                self.reading[bias] = shift
+
+    @override
+    def end(self, batch: Batch, gradients: Parameters | None) -> None:
+        """The gradients of what is folded become those of the parameters: a weight is W * scale,
+        its bias b - W * scale . mean."""
+        super().end(batch, gradients)
+        if gradients is None or MEAN not in self.parameters:
+            return
+        mean, scale = (self.parameters[name][:, None, None] for name in (MEAN, SCALE))
+        for name, bias in self.READING.items():
+            gradient = self.gradients[name]
+            if bias is not None:
+                gradient = gradient - self.gradients[bias][..., None] * mean
+            self.gradients[name] = gradient * scale
 
 
 def dropout_masks(

@@ -146,8 +146,8 @@ class EnsembleConfig(TrainedHeadConfig):
         check=whole_number(1, 1000),
         words="ensemble of {}",
         tuned=True,
-        help="Member(s) of a head with concept spaces: heads with different seeds whose logits "
-        "are averaged.",
+        help="Member(s) of a head that reads every token: heads with different seeds whose "
+        "logits are averaged.",
     )
 
     @property

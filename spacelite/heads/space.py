@@ -26,8 +26,9 @@ from spacelite.heads.base import (
     Parameters,
     Scratch,
     Shapes,
-    Split,
+    TokenBlock,
     TokenHead,
+    Tokens,
     segment_sum,
 )
 from spacelite.heads.config import EnsembleConfig, HeadConfig
@@ -37,7 +38,6 @@ from spacelite.types import Array
 
 LARGEST_LATENT = 10_000  # far more than anyone needs: a larger value is a typo
 BIAS = "concept_spaces.bias"  # (C, L); the space head of the paper has none
-MEAN, SCALE = "tokens.mean", "tokens.scale"
 NARROW = 64  # columns below which the product is faster with the result transposed
 EPSILON = 1e-9  # keeps 1 / variance finite
 
@@ -97,7 +97,7 @@ def dimensions_of_a_space() -> Any:
         tuned=True,
         symbol="L",
         search=(3, 16, 32),
-        help="Dimension(s) of a concept space.",
+        help="Dimension(s) of a concept space, or units of the block attention.",
     )
 
 
@@ -129,6 +129,7 @@ class SpaceHead(TokenHead):
 
     config_type = SpaceConfig
     ADDITIVE: ClassVar[bool] = True
+    SIDE_BY_SIDE: ClassVar[tuple[str, ...]] = ("concept_spaces", BIAS)
 
     @classmethod
     @override
@@ -143,25 +144,6 @@ class SpaceHead(TokenHead):
     @override
     def stack_key(cls, config: Any) -> tuple[object, ...]:
         return (config.kind, config.dimensions)
-
-    @classmethod
-    @override
-    def joined(
-        cls, config: Any, members: Sequence[Parameters], start: Parameters | None = None
-    ) -> Parameters:
-        """Concatenate the members' concept spaces."""
-        if len(members) == 1:
-            return members[0]
-        merged = dict(members[0])
-        for name in ("concept_spaces", BIAS):
-            if name in merged:
-                merged[name] = torch.cat([member[name] for member in members], dim=1)
-        classes = len(merged["classifier.bias"])
-        weights = [member["classifier.weight"].view(classes, classes, -1) for member in members]
-        merged["classifier.weight"] = torch.cat(weights, dim=2).flatten(1) / len(members)
-        biases = [member["classifier.bias"] for member in members]
-        merged["classifier.bias"] = torch.stack(biases).mean(0)
-        return merged
 
     @classmethod
     @override
@@ -205,8 +187,6 @@ class SpaceHead(TokenHead):
         self.latent = int(spaces.shape[2])
         self.per_head = objective.classes * self.latent  # columns
         self.varied = int((self.intra > 0).sum())  # heads with L_intra
-        # Added to the logits of the heads, (B, C), or (K, B, C) if each has its own.
-        self.added: torch.Tensor | None = None
         self._with_inter = bool(self.inter.any())
         self._inter = self.inter.to(spaces).view(1, -1, 1)
         self._intra = self.intra[: self.varied].to(spaces).repeat_interleave(self.per_head)
@@ -413,87 +393,31 @@ def _add_product(gradient: torch.Tensor, backward: torch.Tensor, hidden: torch.T
     gradient.addmm_(backward.T, hidden)
 
 
-class SpaceBlock(SpaceHead):
-    """K space blocks of additive heads in training, with the same L, on top of the logits of the
-    other blocks (`starts`), which for training examples are those of held-out examples.
+class SpaceBlock(TokenBlock, SpaceHead):
+    """K blocks of concept spaces, whose coordinates are tanh(W_c x + b_c)."""
 
-    Their concept coordinates are tanh(W_c z + b_c) of standardised hidden states
-    z = (x - mean) * scale: Adam moves all weights by steps of one size, which suits only dimensions
-    of one size. What is saved reads hidden states as they are (`folded`).
-    """
-
-    TABLES: ClassVar[tuple[str, ...]] = (MEAN, SCALE)
+    READING: ClassVar[dict[str, str | None]] = {"concept_spaces": BIAS}
 
     @classmethod
     @override
-    def shapes(cls, config: Any, classes: int, width: int) -> Shapes:
-        shapes = super().shapes(config, classes, width)
-        return {**shapes, BIAS: (classes, config.dimensions), MEAN: (width,), SCALE: (width,)}
-
-    @classmethod
-    @override
-    def initial(cls, config: Any, classes: int, width: int) -> Parameters:
-        """As for any head, but without biases and with a classifier of 0: before training, the
-        logits are those of the other blocks. `MEAN` and `SCALE` are left to be filled in."""
+    def saved(cls, config: Any, classes: int, width: int) -> Shapes:
         return {
-            name: value if name == "concept_spaces" else torch.zeros_like(value)
-            for name, value in super().initial(config, classes, width).items()
+            "concept_spaces": (classes, config.dimensions, width),
+            BIAS: (classes, config.dimensions),
+            "classifier.weight": (classes, classes * config.dimensions),
         }
 
     @classmethod
     @override
-    def filled(cls, parameters: Parameters, train: Examples) -> Parameters:
-        mean, scale = train.standardisation
-        return {**parameters, MEAN: mean.cpu(), SCALE: scale.cpu()}
-
-    @classmethod
-    def folded(cls, parameters: Parameters) -> Parameters:
-        """The parameters of one trained block (no dimension K), so that its concept spaces read
-        hidden states that are not standardised."""
-        mean, scale = parameters[MEAN].double(), parameters[SCALE].double()
-        spaces = parameters["concept_spaces"].double() * scale
-        shift = parameters[BIAS].double() - spaces @ mean
-        return {
-            "concept_spaces": spaces.float(),
-            BIAS: shift.float(),
-            "classifier.weight": parameters["classifier.weight"],
-            "classifier.bias": parameters["classifier.bias"],
-        }
+    def token_shares(cls, config: Any, parameters: dict[str, Array], tokens: Tokens) -> Array:
+        return tokens.averaged(cls.token_logits(config, parameters, tokens.hidden))
 
     @property
     @override
     def projection(self) -> torch.Tensor:
-        return self._projection
+        return self.reading["concept_spaces"].flatten(0, 2)
 
     @property
     @override
     def shift(self) -> torch.Tensor:
-        return self._shift
-
-    @override
-    def plan(
-        self, split: Split, rows: Array, batch: Batch, train: tuple[int, int] | None
-    ) -> Callable[[], None] | None:
-        if self.starts:
-            start = self.starts[split.name]
-            self.added = start[..., torch.from_numpy(rows).to(start.device), :]
-        return None
-
-    @override
-    def begin(self, batch: Batch) -> None:
-        """Fold the standardisation into the weights: that costs less than to standardise tokens."""
-        super().begin(batch)
-        spaces = self.parameters["concept_spaces"] * self.parameters[SCALE][:, None, None]
-        means = torch.einsum("kcld,kd->kcl", spaces, self.parameters[MEAN])
-        self._projection = spaces.flatten(0, 2)
-        self._shift = (self.parameters[BIAS] - means).flatten()
-
-    @override
-    def end(self, batch: Batch, gradients: Parameters | None) -> None:
-        super().end(batch, gradients)
-        if gradients is None:
-            return
-        # Through the folding: the projection is W * scale, the shift b - W * scale . mean.
-        mean, scale = (self.parameters[name][:, None, None] for name in (MEAN, SCALE))
-        spaces, shift = self.gradients["concept_spaces"], self.gradients[BIAS]
-        self.gradients["concept_spaces"] = (spaces - shift[..., None] * mean) * scale
+        return self.reading[BIAS].flatten()

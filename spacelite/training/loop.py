@@ -217,7 +217,8 @@ def _shared(configs: Sequence[HeadConfig]) -> str:
     whole = {
         config.kind: None
         for config in members
-        if config.is_iterative and not issubclass(heads.kind(config.kind).in_training(), TokenHead)
+        if config.is_iterative
+        and not issubclass(heads.kind(config.kind).in_training(config), TokenHead)
     }
     fitted = {config.kind: None for config in members if not config.is_iterative}
     words = [f"{ranks.size()} processes share the tokens of each pass"]
@@ -766,7 +767,7 @@ class Pass:
     def initial(self, member: Member) -> Parameters:
         """The parameters of a head, or of the part that is trained in epochs, before training."""
         whole = heads.kind(member.config.kind)
-        kind = whole.in_training()
+        kind = whole.in_training(member.config)
         # A part of a head reads one layer.
         width = input_width(member.config, self.data) if kind is whole else self._train.width
         parameters = kind.initial(member.config, self.objective.classes, width)
@@ -838,7 +839,7 @@ class Pass:
         for numbers in heads.alike([member.config for member in to_train]):
             members = [to_train[number] for number in numbers]
             configs = [member.config for member in members]
-            kind = heads.kind(configs[0].kind).in_training()
+            kind = heads.kind(configs[0].kind).in_training(configs[0])
             of_members = [parameters[member] for member in members]
             stack = kind.stack(configs, of_members, self.objective, self.device)
             self._weigh(stack, members)
@@ -923,7 +924,7 @@ class Pass:
         """The parameters of a head, from those of its trained members, and of its start."""
         start = None if config.start is None else self.fit(config.start, weights).parameters
         if (unit := self._unit([weights])) is not None:
-            kind, deviation = heads.kind(config.kind).in_training(), float(unit.deviation[0])
+            kind, deviation = heads.kind(config.kind).in_training(config), float(unit.deviation[0])
             shift = float(unit.mean[0]) if start is None else 0.0  # else the start has it
             trained = [kind.rescaled(of_member, deviation, shift) for of_member in trained]
         return heads.kind(config.kind).joined(config, trained, start)

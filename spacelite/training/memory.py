@@ -91,7 +91,7 @@ def needed(
 
     def shapes(config: HeadConfig) -> tuple[type[Head], tuple[tuple[int, ...], ...]]:
         whole = heads.kind(config.kind)
-        kind = whole.in_training()
+        kind = whole.in_training(config)
         # A part of a head reads one layer.
         of_input = config.input_width(width, layers_width) if kind is whole else width
         return kind, tuple(kind.shapes(config, classes, of_input).values())

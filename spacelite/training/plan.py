@@ -61,15 +61,15 @@ _KNOWN = (*HeadConfig.ALWAYS_HASHED, "C", "max_ngram", "ensemble")
 PRESETS: dict[str, dict[str, Any]] = {
     "best": {
         "head": "additive",
-        "blocks": "layers+ngrams+space",
+        "blocks": "layers+ngrams+attention",
         "max_ngram": 3,
         "latent": 32,
-        "learning_rate": 2e-3,
+        "learning_rate": 1e-3,
         "weight_decay": 0.0,
         "epochs": 3,
         "batch_size": 128,
         "schedule": "cosine",
-        # The start, without the block `space`, is epoch 0: it is kept if no epoch is better.
+        # The start, without the block `attention`, is epoch 0: it is kept if no epoch is better.
         "patience": 3,
         "monitor": "ce",
     },

@@ -218,14 +218,14 @@ def _reduced(cache: store.Cache) -> str:
 
 
 def start_note(name: str, runs: Sequence[RunRecord]) -> list[str]:
-    """A note if the block `space` of a system did not help in some of its runs: no epoch was better
-    than the start."""
+    """A note if what is trained in epochs did not help in some of a system's runs: no epoch was
+    better than the start."""
     starts = [run.head.start for run in runs if run.is_start]
     if not starts or starts[0] is None:
         return []
     of = f" in {len(starts)} of {len(runs)} runs" if len(starts) < len(runs) else ""
     return [
-        f"{name}: concept spaces did not help{of}: on validation no epoch was better than "
+        f"{name}: training in epochs did not help{of}: on validation no epoch was better than "
         f"{starts[0].system} alone, which was kept."
     ]
 

@@ -1,5 +1,5 @@
-"""The block of concept spaces in additive heads, and ensembles: against autograd, plain loops and
-separate trainings."""
+"""The blocks of additive heads that read every token, and ensembles: against autograd, plain loops
+and separate trainings."""
 
 import re
 import shutil
@@ -19,7 +19,7 @@ from spacelite.cache.split import TokenRows
 from spacelite.cache.store import Cache
 from spacelite.errors import SpaceliteError
 from spacelite.heads.base import Objective, Tokens
-from spacelite.heads.space import SpaceBlock
+from spacelite.heads.additive import TOKEN_BLOCKS
 from spacelite.inference import explanation, prediction, transfer
 from spacelite.reports.render import page as pages
 from spacelite.runs import store as runs
@@ -29,6 +29,7 @@ from spacelite.training.config import TrainingConfig
 from spacelite.training.loop import train
 
 ON_TOP = "mean+ngrams+space"
+ON_TOP_ATTENTION = "mean+ngrams+attention"
 SETTINGS = {"latent": 4, "learning_rate": 0.02, "weight_decay": 0.001}
 TRAINING = TrainingConfig(epochs=3, batch_size=16, schedule="cosine")
 
@@ -43,13 +44,34 @@ def cache(cache_path):
         yield opened
 
 
+def logits_of_tokens(block, of, x):
+    """What a block adds to the logits of one text, as the formulas are written, from its tokens
+    (n, d): torch tensors of any type."""
+    if block == "space":
+        s = torch.tanh(
+            torch.einsum("cld,td->tcl", of["concept_spaces"], x) + of["concept_spaces.bias"]
+        )
+        return of["classifier.weight"] @ s.mean(dim=0).flatten()
+    units, bias = of["attention.units"], of["attention.units.bias"]
+    members, means = of["attention.queries"].shape[1], []
+    for c in range(len(units)):
+        given = x @ units[c].T + bias[c]
+        for e, values in enumerate(F.gelu(given).chunk(members, dim=1)):
+            weights = torch.softmax(x @ of["attention.queries"][c, e], dim=0)
+            means.append(weights @ values)
+    return of["classifier.weight"] @ torch.cat(means)
+
+
 # The gradient.
 
 
+@pytest.mark.parametrize("block", TOKEN_BLOCKS)
 @pytest.mark.parametrize("several", [False, True])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_gradients_equal_autograd_of_the_formula(several, weighted):
-    """Coordinates tanh(W z + b) of standardised tokens z, on top of given logits."""
+def test_gradients_equal_autograd_of_the_formula(block, several, weighted):
+    """Of standardised tokens, on top of given logits; also of heads that are loaded, whose tokens
+    are not standardised."""
+    kind, tables = TOKEN_BLOCKS[block], {"tokens.mean", "tokens.scale"}
     classes, width = 3, 12
     examples, lengths, labels = ragged(5, 11, width, classes, several=several)
     objective = Objective(task(several), classes)
@@ -60,13 +82,18 @@ def test_gradients_equal_autograd_of_the_formula(several, weighted):
     def made(*shape):
         return torch.randn(*shape, generator=random, dtype=torch.float64)
 
-    configs = [config(seed=seed) for seed in (0, 1)]
+    configs = [config(block, seed=seed, ensemble=2 if weighted else 1) for seed in (0, 1)]
+    left_out = tables if several and weighted else set()
     parameters = [
-        {name: made(*shape) for name, shape in SpaceBlock.shapes(each, classes, width).items()}
+        {
+            name: made(*shape)
+            for name, shape in kind.shapes(each, classes, width).items()
+            if name not in left_out
+        }
         for each in configs
     ]
     start = made(len(examples), classes)
-    head = SpaceBlock.stack(configs, parameters, objective)
+    head = kind.stack(configs, parameters, objective)
     head.starts = {Ragged.name: start}
     batch = objective.batch(lengths, labels, torch.float64)
     split = Ragged(examples, 4)
@@ -76,21 +103,15 @@ def test_gradients_equal_autograd_of_the_formula(several, weighted):
         leaves = {n: v.clone().requires_grad_() for n, v in head.head_parameters(k).items()}
         logits = []
         for x in examples:
-            z = (x - leaves["tokens.mean"]) * leaves["tokens.scale"]
-            s = torch.tanh(
-                torch.einsum("cld,td->tcl", leaves["concept_spaces"], z)
-                + leaves["concept_spaces.bias"]
-            )
-            logits.append(
-                leaves["classifier.weight"] @ s.mean(dim=0).flatten() + leaves["classifier.bias"]
-            )
+            z = x if left_out else (x - leaves["tokens.mean"]) * leaves["tokens.scale"]
+            logits.append(logits_of_tokens(block, leaves, z) + leaves["classifier.bias"])
         logits = torch.stack(logits) + start
         expected, expected_ce = cross_entropies(logits, labels, objective.class_weights)
         expected.backward()
         assert float(loss[k]) == pytest.approx(expected.item(), rel=1e-10)
         assert float(ce[k]) == pytest.approx(expected_ce.item(), rel=1e-10)
         assert head.logits[k].numpy() == pytest.approx(logits.detach().numpy(), abs=1e-10)
-        assert set(head.gradients) == set(leaves) - {"tokens.mean", "tokens.scale"}
+        assert set(head.gradients) == set(leaves) - tables
         for name, gradient in head.gradients.items():
             assert gradient[k].numpy() == pytest.approx(leaves[name].grad.numpy(), abs=1e-10), name
 
@@ -136,26 +157,32 @@ def test_dimensions_that_only_rounding_moves_count_as_constant(dtype):
     assert scale[1] == scale[2] == scale[3] == scale[5] == 0 and (scale[[0, 4]] > 0).all()
 
 
-def test_folded_weights_read_tokens_as_they_are():
-    random = torch.Generator().manual_seed(3)
-    shapes = SpaceBlock.shapes(config(), 3, 8)
+@pytest.mark.parametrize("block", TOKEN_BLOCKS)
+def test_folded_weights_read_tokens_as_they_are(block):
+    """Also where tokens attend as sharply as they can."""
+    random, kind, made = torch.Generator().manual_seed(3), TOKEN_BLOCKS[block], config(block)
+    shapes = kind.shapes(made, 3, 8)
     own = {name: torch.randn(*shape, generator=random) for name, shape in shapes.items()}
     own["tokens.scale"][2] = 0  # a constant dimension
-    folded = SpaceBlock.folded(own)
-    assert not folded["concept_spaces"][..., 2].any()
-    hidden = np.random.RandomState(0).normal(size=(7, 8))
-    found = heads.SpaceHead.coordinates({n: v.numpy() for n, v in folded.items()}, hidden)
-    given = {name: value.double().numpy() for name, value in own.items()}
-    z = (hidden - given["tokens.mean"]) * given["tokens.scale"]
-    for c in range(3):
-        s = np.tanh(z @ given["concept_spaces"][c].T + given["concept_spaces.bias"][c])
-        assert found[:, 4 * c : 4 * c + 4] == pytest.approx(s, abs=1e-5)
+    folded = kind.folded(own)
+    assert set(folded) == {*own} - {"tokens.mean", "tokens.scale"}
+    for name in kind.READING:
+        assert not folded[name][..., 2].any()
+    given = {name: value.double() for name, value in own.items()}
+    for sharpness in (1, 1e3):
+        hidden = np.random.RandomState(0).normal(size=(7, 8)) * sharpness
+        tokens = Tokens(hidden, np.arange(7), np.array([0, 5, 7]))
+        shares = kind.token_shares(made, {n: v.numpy() for n, v in folded.items()}, tokens)
+        z = (torch.from_numpy(hidden) - given["tokens.mean"]) * given["tokens.scale"]
+        for rows in (slice(0, 5), slice(5, 7)):
+            expected = logits_of_tokens(block, given, z[rows]).numpy()
+            assert shares[rows].sum(axis=0) == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
 # Training.
 
 
-@pytest.mark.parametrize("blocks", ["space", "mean+space", ON_TOP])
+@pytest.mark.parametrize("blocks", ["space", ON_TOP, "attention", ON_TOP_ATTENTION])
 def test_training_equals_a_plain_loop_on_top_of_held_out_logits(blocks, cache, monkeypatch):
     """In float64, with autograd and torch's Adam: standardised tokens, the start's logits for
     examples that it was not fitted to on train, and those of the whole fit elsewhere."""
@@ -181,7 +208,7 @@ def test_training_equals_a_plain_loop_on_top_of_held_out_logits(blocks, cache, m
         held = fitted.held.double()
         stacks = engine.stacked({own.start: fitted.parameters}, objective, "cpu")
         seen = engine.evaluate(split, stacks, objective, engine.Workers())[own.start]
-    initial = SpaceBlock.initial(own, 2, 16)
+    initial = TOKEN_BLOCKS[own.token_block].initial(own, 2, 16)
     parameters = {
         name: value.double().requires_grad_()
         for name, value in initial.items()
@@ -193,15 +220,8 @@ def test_training_equals_a_plain_loop_on_top_of_held_out_logits(blocks, cache, m
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(adam, updates)
 
     def logits_of(rows):
-        centroids = [
-            torch.tanh(
-                torch.einsum("cld,td->tcl", parameters["concept_spaces"], parts[row])
-                + parameters["concept_spaces.bias"]
-            ).mean(dim=0).flatten()
-            for row in rows
-        ]  # fmt: skip
-        linear = parameters["classifier.weight"], parameters["classifier.bias"]
-        return F.linear(torch.stack(centroids), *linear)
+        logits = [logits_of_tokens(own.token_block, parameters, parts[row]) for row in rows]
+        return torch.stack(logits) + parameters["classifier.bias"]
 
     for epoch in range(1, 4):
         for rows in order(len(parts), TRAINING, epoch):
@@ -245,6 +265,7 @@ def test_alone_or_among_others_the_same_head(cache):
         config(), config(seed=1), config("space"), config(latent=2), config(ensemble=2),
         heads.config("space", learning_rate=0.01), config("ngrams"), config("ngrams+space"),
         heads.config("space", ensemble=2), heads.config("space", latent=2, ensemble=3),
+        config(ON_TOP_ATTENTION), config("attention", seed=1, ensemble=2),
     ]  # fmt: skip
     together = train(cache, configs, TRAINING)
     for one, found in zip(configs, together, strict=True):
@@ -261,7 +282,7 @@ def test_a_start_is_fitted_once_for_all_seeds(cache, monkeypatch):
 
 
 def test_interrupted_training_is_continued(cache, tmp_path):
-    configs = [config(), config("space", ensemble=2)]
+    configs = [config(), config("space", ensemble=2), config(ON_TOP_ATTENTION)]
     options = {"cache_dir": tmp_path}
 
     def interrupt(done, total):
@@ -287,7 +308,7 @@ def test_a_diverged_member_stops_the_ensemble(cache):
 # Ensembles.
 
 
-@pytest.mark.parametrize("blocks", [None, "space", ON_TOP])
+@pytest.mark.parametrize("blocks", [None, ON_TOP, "attention", ON_TOP_ATTENTION])
 def test_an_ensemble_is_the_mean_of_separate_trainings(blocks, cache):
     def made(**settings):
         if blocks is None:
@@ -300,7 +321,10 @@ def test_an_ensemble_is_the_mean_of_separate_trainings(blocks, cache):
     for split in ("validation", "test"):
         mean = torch.stack([head.logits[split] for head in alone]).mean(dim=0)
         torch.testing.assert_close(found.logits[split], mean, atol=1e-5, rtol=1e-4)
-    assert found.parameters["concept_spaces"].shape == (2, 12, 16)
+    if "attention" in (blocks or ""):
+        assert found.parameters["attention.queries"].shape == (2, 3, 16)
+    else:
+        assert found.parameters["concept_spaces"].shape == (2, 12, 16)
     for epoch, entry in enumerate(found.history):
         expected = np.mean([head.history[epoch]["validation"]["ce"] for head in alone])
         assert entry["validation"]["ce"] == pytest.approx(expected, rel=1e-5)
@@ -340,6 +364,8 @@ def saved(tmp_path_factory, bert, reviews):
         config("layers+space"),
         config("layers+ngrams+space"),
         config("ngrams+space", ensemble=2),
+        config("attention"),
+        config("layers+ngrams+attention", ensemble=2),
     ]
     path = embed(backbone=str(bert), dataset=str(reviews), cache_dir=folder, device="cpu").path
     with Cache(path) as opened:
@@ -347,7 +373,7 @@ def saved(tmp_path_factory, bert, reviews):
         yield folder, opened, [runs.load(run.folder) for run in found]
 
 
-@pytest.mark.parametrize("index", range(5))
+@pytest.mark.parametrize("index", range(7))
 def test_a_saved_head_is_evaluated_predicted_with_and_explained(index, saved, bert):
     _, cache, found = saved
     run = found[index]
@@ -362,8 +388,8 @@ def test_a_saved_head_is_evaluated_predicted_with_and_explained(index, saved, be
         explained = explanation.explain_text(run, text, backbone=str(bert), device="cpu")
         assert explained.difference < 1e-5
         assert explained.probabilities == pytest.approx(expected.tolist(), abs=2e-3)
-        assert len(explained.spaces) == 2
         names = run.head.blocks.split("+")
+        assert len(explained.spaces) == 2 * ("space" in names)
         assert explained.block_names == (names if len(names) > 1 else [])
         for word in explained.words:
             if len(names) > 1:
@@ -393,10 +419,8 @@ def by_hand(run, hidden, ids, states):
     """The logits of one text in float64, from the weights and what the blocks read."""
     weights = {name: np.asarray(value, np.float64) for name, value in run.parameters.items()}
     logits = weights["classifier.bias"].copy()
-    s = np.tanh(
-        np.einsum("cld,td->tcl", weights["concept_spaces"], hidden) + weights["concept_spaces.bias"]
-    )
-    logits += weights["classifier.weight"] @ s.mean(axis=0).flatten()
+    tensors = {name: torch.from_numpy(value) for name, value in weights.items()}
+    logits += logits_of_tokens(run.head.token_block, tensors, torch.from_numpy(hidden)).numpy()
     for name, vectors in (("layers", states), ("mean", hidden)):
         if name in run.head.blocks:
             logits += weights[f"{name}.weight"] @ vectors.mean(axis=0)
@@ -410,7 +434,7 @@ def by_hand(run, hidden, ids, states):
 
 
 @pytest.mark.parametrize("count", [90, pytest.param(1000, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("index", range(5))
+@pytest.mark.parametrize("index", range(7))
 def test_shares_of_a_thousand_examples_add_up(index, count, saved):
     """Of every block combination, with the hidden states of all layers made up."""
     _, cache, found = saved
