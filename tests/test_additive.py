@@ -390,18 +390,18 @@ def test_the_preset_beside_others_in_table_and_report(place, bert):
     done = command("train", "--preset", "best", "--cache-dir", place, "--json")
     assert done.exit_code == 0, done.stderr
     systems = [each["system"] for each in json.loads(done.stdout)]
-    assert systems == ["additive (layers+ngrams+space) L=32", "tfidf", "logreg (mean)"]
+    assert systems == ["additive (layers+ngrams+attention) L=32", "tfidf", "logreg (mean)"]
     (first, *_) = json.loads(done.stdout)
     assert set(first["cross_validated"]) == {"C of layers", "C of ngrams"}
     # By its settings it is the same run.
     again = spacelite.train(
-        cache_dir=place, head="additive", blocks="layers+space+ngrams", max_ngram=3, latent=32,
-        learning_rate=2e-3, weight_decay=0, epochs=3, batch_size=128, schedule="cosine",
+        cache_dir=place, head="additive", blocks="layers+attention+ngrams", max_ngram=3, latent=32,
+        learning_rate=1e-3, weight_decay=0, epochs=3, batch_size=128, schedule="cosine",
         patience=3, monitor="ce", **QUIET,
     )  # fmt: skip
     assert again[0].id == first["id"]
     text = spacelite.report(cache_dir=place, examples=False, progress=False).text()
-    assert "additive (layers+ngrams+space)" in text
+    assert "additive (layers+ngrams+attention)" in text
     verdict = " ".join(text.split())
     # It is a head, which is compared with the baselines, and none of these.
     assert "the best baseline, tfidf" in verdict or "the best baseline, logreg" in verdict
@@ -441,7 +441,8 @@ def test_wrong_blocks_are_refused(blocks, place):
     with Cache(next((place / "embeddings").glob("*.h5"))) as cache:
         message = refusal(fitted, place, cache, heads.config("additive", blocks=blocks))
     assert message == (
-        f"blocks={blocks}: give layers, mean, ngrams or space, or several as in layers+ngrams"
+        f"blocks={blocks}: give layers, mean, ngrams, space or attention, or several as in "
+        "layers+ngrams"
     )
 
 

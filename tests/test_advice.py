@@ -211,7 +211,9 @@ def test_a_token_that_hardly_varies_is_named(bert, reviews, tmp_path, caplog):
     assert warned(-1, "first") == []
 
 
-def test_epochs_that_did_not_help_are_said_once_and_their_spaces_not_drawn(cache_path, tmp_path, caplog):
+def test_epochs_that_did_not_help_are_said_once_and_their_spaces_not_drawn(
+    cache_path, tmp_path, caplog
+):
     caplog.set_level(logging.INFO, "spacelite")
     shutil.copytree(cache_path.parent, tmp_path / "embeddings")  # that one is not written to
     (run,) = spacelite.train(

@@ -337,7 +337,7 @@ def test_the_preset_and_class_weights(cache_path, tmp_path):
     options = {"folds": 3, "baselines": False, "progress": False}
     found = spacelite.cross_validate(cache, preset="best", **options)
     (system,) = found.result.systems
-    assert system.head.blocks == "layers+ngrams+space" and system.head.latent == 32
+    assert system.head.blocks == "layers+ngrams+attention" and system.head.latent == 32
     assert np.isfinite(system.logits).all()
     message = refusal(spacelite.cross_validate, cache, preset="best", latent=3, **options)
     assert "preset=best chooses latent itself" in message

@@ -80,7 +80,7 @@ def trained(cache, head, **settings):
 def best(data, cache_dir, bert):
     """A run of everything that an additive head may read, and its export."""
     cache = embedded(data, cache_dir, bert)
-    run = trained(cache, "additive", blocks="layers+ngrams+space", max_ngram=3, ensemble=2)
+    run = trained(cache, "additive", blocks="layers+ngrams+attention", max_ngram=3, ensemble=2)
     return run, run.export("onnx", data.parent / "best", progress=False)
 
 
@@ -193,6 +193,7 @@ def test_the_graph_takes_batches_that_are_padded(best):
 
 
 WINDOWS = {"windows": True, "max_length": 12, "prefix": "good plot "}
+PADDED = {"padding": "max_length", "max_length": 24}
 KINDS = [
     ("space", {"ensemble": 2}, {}),
     ("space", {}, {"dtype": "int8"}),
@@ -202,8 +203,9 @@ KINDS = [
     ("linear", {"pooling": "pooler"}, {}),
     ("mlp", {"pooling": "mean"}, {"reduce": 6}),
     ("logreg", {"pooling": "layers"}, {"skip_first": True}),
-    ("additive", {"blocks": "mean+ngrams+space"}, {"padding": "max_length", "max_length": 24}),
-    ("additive", {"blocks": "layers+ngrams+space"}, WINDOWS),
+    ("additive", {"blocks": "mean+ngrams+space"}, PADDED),
+    ("additive", {"blocks": "mean+attention", "ensemble": 2}, PADDED),
+    ("additive", {"blocks": "layers+ngrams+attention"}, WINDOWS),
     ("additive", {"blocks": "layers+ngrams"}, {**WINDOWS, "skip_first": True}),
 ]  # fmt: skip
 
@@ -423,7 +425,7 @@ def test_int8_rounds_the_backbone_and_not_the_head(best, tmp_path):
         onnx.load(folder / "model.onnx") for folder in (exported.path, tmp_path / "int8")
     )
     names = [weight.name for weight in rounded.graph.initializer]
-    assert any("concept_spaces" in name for name in names)
+    assert any("blocks" in name and "units" in name for name in names)
     assert not [name for name in names if "blocks" in name and name.endswith("_quantized")]
     assert len(rounded.SerializeToString()) < len(whole.SerializeToString())
     assert "MatMulInteger" in {node.op_type for node in rounded.graph.node}
@@ -622,7 +624,7 @@ def test_the_program_runs_in_an_environment_of_its_own(tmp_path, real_data, caps
         str(real_data / "hatexplain"), backbone="minilm", cache_dir=tmp_path / "cache", limit=300,
         device="cpu", progress=False,
     )  # fmt: skip
-    run = trained(cache, "additive", blocks="layers+ngrams+space")
+    run = trained(cache, "additive", blocks="layers+ngrams+attention")
     exported = run.export("onnx", tmp_path / "out", progress=False)
     assert exported.texts == 200 and exported.difference < 1e-4
     some = [*exports.RealTexts.of(run.run, tmp_path / "cache").some(), *ODD, " ".join(ODD * 40)]

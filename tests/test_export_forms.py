@@ -170,12 +170,12 @@ EVERY = [
     {"head": ["linear"], "pooling": ["first", "mean", "max", "pooler", "layers"]},
     {"head": "logreg", "pooling": "first"},
     {"head": "additive", "blocks": ["mean+space", "layers+space"]},
-    {"head": "additive", "blocks": "layers+ngrams+space"},
+    {"head": "additive", "blocks": "layers+ngrams+attention"},
     {"head": "tfidf"},
 ]
 MORE = [
     {"head": ["mlp", "logreg"], "pooling": ["mean", "pooler", "layers"]},
-    {"head": "additive", "blocks": ["mean", "layers", "space", "mean+ngrams"]},
+    {"head": "additive", "blocks": ["mean", "layers", "space", "attention", "mean+ngrams"]},
 ]
 
 
@@ -210,7 +210,7 @@ def test_every_head_is_exported_or_says_why_not(every):
     assert {run.record.system for run in runs} == {system for system, _ in [*given, *refused]}
     assert set(refused) == {
         ("tfidf", "transformers"), ("tfidf", "sentence-transformers"),
-        ("additive (layers+ngrams+space)", "sentence-transformers"),
+        ("additive (layers+ngrams+attention)", "sentence-transformers"),
     }  # fmt: skip
     assert all(message.endswith("take the form onnx") for message in refused.values())
 
@@ -328,7 +328,7 @@ def test_minilm_on_real_texts(tmp_path, real_data):
     options = {"baselines": False, "progress": False, "epochs": 3}
     runs = [
         *spacelite.train(cache, head=["space", "linear"], **options),
-        *spacelite.train(cache, head="additive", blocks="layers+ngrams+space", **options),
+        *spacelite.train(cache, head="additive", blocks="layers+ngrams+attention", **options),
     ]
     sample = [*cache["test"].texts][:200] + SAMPLE[6:]
     assert len(sample) > 200

@@ -410,11 +410,11 @@ def test_what_is_not_given_gets_a_list_and_what_is_given_stays(there):
 def test_blocks_of_additive_heads_are_searched(there, cache, without_layers, caplog):
     blocks = ["mean", "layers", "ngrams", "mean+ngrams", "layers+ngrams"]
     lists = plan.search_lists(["additive"], {}, cache)
-    assert lists["blocks"] == (*blocks, "layers+ngrams+space")
+    assert lists["blocks"] == (*blocks, "layers+ngrams+space", "layers+ngrams+attention")
     with Cache(without_layers) as other, caplog.at_level(logging.WARNING, "spacelite"):
         lists = plan.search_lists(["additive"], {}, other)
         assert lists["blocks"] == ["mean", "ngrams", "mean+ngrams"]
-        left_out = "layers and layers+ngrams and layers+ngrams+space"
+        left_out = "layers, layers+ngrams, layers+ngrams+space, layers+ngrams+attention"
         assert f"the search leaves out {left_out}: the cache has no" in caplog.text
         assert "blocks" not in plan.search_lists(["additive"], {"blocks": "layers"}, other)
     assert "blocks" not in plan.search_lists(["space"], {}, cache)

@@ -18,8 +18,8 @@ from spacelite.cache.dtypes import stored_type
 from spacelite.cache.split import TokenRows
 from spacelite.cache.store import Cache
 from spacelite.errors import SpaceliteError
-from spacelite.heads.base import Objective, Tokens
 from spacelite.heads.additive import TOKEN_BLOCKS
+from spacelite.heads.base import Objective, Tokens
 from spacelite.inference import explanation, prediction, transfer
 from spacelite.reports.render import page as pages
 from spacelite.runs import store as runs

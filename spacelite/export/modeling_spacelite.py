@@ -141,7 +141,7 @@ class Attention(nn.Module):
         """What each token adds to the logits, (B, n, C)."""
         scores = self.queries(read.hidden).masked_fill(~read.kept[:, :, None], -torch.inf)
         attention = scores.softmax(dim=1)[..., None]  # (B, n, queries, 1)
-        values = nn.functional.gelu(self.units(read.hidden)).unflatten(2, (len(attention[0, 0]), -1))
+        values = nn.functional.gelu(self.units(read.hidden)).view(*scores.shape, -1)
         shares: Tensor = self.classifier((attention * values).flatten(2))
         return shares
 

@@ -164,7 +164,12 @@ class AdditiveConfig(EnsembleConfig):
         "layers+ngrams",
         check=known_blocks,
         search=(
-            "mean", "layers", "ngrams", "mean+ngrams", "layers+ngrams", "layers+ngrams+space",
+            "mean",
+            "layers",
+            "ngrams",
+            "mean+ngrams",
+            "layers+ngrams",
+            "layers+ngrams+space",
             "layers+ngrams+attention",
         ),
         help="What additive heads add up, joined by +: layers, mean, ngrams, space or attention; "
@@ -184,7 +189,8 @@ class AdditiveConfig(EnsembleConfig):
         if known_blocks(self.blocks) is not None:
             return  # `check` reports it
         # In one order and without settings that have no effect, so that equal heads are equal.
-        object.__setattr__(self, "blocks", "+".join(sorted(self.blocks.split("+"))))
+        names = sorted(self.blocks.split("+"), key=[*LINEAR_BLOCKS, *TOKEN_BLOCKS].index)
+        object.__setattr__(self, "blocks", "+".join(names))
         for name in self.without_effect:
             object.__setattr__(self, name, type(self).__dataclass_fields__[name].default)
 
@@ -399,10 +405,10 @@ class AdditiveHead(Head):
         self, configs: Sequence[HeadConfig], parameters: Parameters, objective: Objective
     ) -> None:
         self._tokens: TokenBlock | None = None
-        if (name := configs[0].token_block) is not None:
-            kind = TOKEN_BLOCKS[name]
-            classes, width = parameters["classifier.bias"].shape[1], 0
-            of_block = {name: parameters[name] for name in kind.saved(configs[0], classes, width)}
+        config: Any = configs[0]
+        if config.is_iterative:
+            kind = TOKEN_BLOCKS[config.token_block]
+            of_block = {name: parameters[name] for name in kind.saved(config, 0, 0)}
             of_block["classifier.bias"] = torch.zeros_like(parameters["classifier.bias"])
             self._tokens = kind(configs, of_block, objective)
         super().__init__(configs, parameters, objective)

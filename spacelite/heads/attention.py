@@ -150,13 +150,11 @@ class AttentionBlock(TokenBlock):
     @override
     def end(self, batch: Batch, gradients: Parameters | None) -> None:
         if gradients is not None:
-            units, queries = gradients["projection"].split(
-                [len(self._shift), len(self._projection) - len(self._shift)]
-            )
+            projection, columns = gradients["projection"], len(self._shift)
+            parts = (projection[:columns], gradients[BIAS], projection[columns:])
             gradients = {
-                UNITS: units.view_as(self.parameters[UNITS]),
-                BIAS: gradients[BIAS].view_as(self.parameters[BIAS]),
-                QUERIES: queries.view_as(self.parameters[QUERIES]),
+                name: part.view_as(self.parameters[name])
+                for name, part in zip((UNITS, BIAS, QUERIES), parts, strict=True)
             }
         super().end(batch, gradients)
         if gradients is not None:

@@ -12,7 +12,7 @@ examples can be computed while its hidden states are in the processor's cache.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, TypeAlias
@@ -21,7 +21,6 @@ from typing_extensions import override
 
 from spacelite.heads.base import (
     Batch,
-    Examples,
     Objective,
     Parameters,
     Scratch,

@@ -438,7 +438,7 @@ def search_lists(kinds: Sequence[str], asked: Mapping[str, Any], cache: Cache) -
         lists["blocks"] = [name for name in lists["blocks"] if name not in reading]
         reasons = ", and ".join(lacking.values())
         left_out = SpaceliteError(
-            f"the search leaves out {' and '.join(reading)}: {reasons}", ["layers"]
+            f"the search leaves out {', '.join(reading)}: {reasons}", ["layers"]
         )
         log.warning("%s", left_out)
     return lists
