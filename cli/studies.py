@@ -92,7 +92,7 @@ def curve(
     *,
     sizes: str | None = None,
     seeds: str = "5",
-    metric: str = "accuracy",
+    metric: str | None = None,
     cache: str | None = None,
     preset: str | None = None,
     head: str | None = None,
@@ -110,7 +110,8 @@ def curve(
     Options:
         sizes <int|all>: Number(s) of training examples; all means all of them. [default: 16, 64,
             256, ... and all]
-        metric: The metric to show and extrapolate: accuracy, f1_macro, precision, recall or auroc.
+        metric: The metric to show and extrapolate: accuracy, f1_macro, precision, recall or auroc;
+            of numbers rmse, mae, r2, pearson or spearman. [default: accuracy, or rmse]
         preset: Recommended settings: best.
         head: Kind(s): space, linear, mlp, additive, logreg, tfidf. [default: additive]
         no_baselines: Leave out the baselines on the same subsets: tfidf, and logreg on the mean.
@@ -183,7 +184,7 @@ def audit(
 def sweep(
     over: str = "layers,pooling",
     *,
-    metric: str = "accuracy",
+    metric: str | None = None,
     seed: int = 0,
     cache: str | None = None,
     out: Path | None = None,
@@ -197,7 +198,8 @@ def sweep(
     Options:
         over: What probes differ in: layers (the mean of each layer), pooling (first, last, mean and
             max of the cached layer), or both with a comma between them.
-        metric: The metric to compare and show: accuracy, f1_macro, precision, recall or auroc.
+        metric: The metric to compare and show: accuracy, f1_macro, precision, recall or auroc;
+            of numbers rmse, mae, r2, pearson or spearman. [default: accuracy, or rmse]
         seed: Seed of the random labels of the control task.
         out FILE: Write the figures of every probe to this csv file.
     """

@@ -86,7 +86,7 @@ def _sweep(context: typer.Context, over: str) -> None:
         if (source := context.get_parameter_source(name)) and source.name == "COMMANDLINE"
     } | context.obj
     kept = {name: given.pop(name) for name in ("cache", "cache_dir", "as_json") if name in given}
-    metric = given.pop("monitor", "accuracy")
+    metric = given.pop("monitor", None)
     del given["sweep"]
     for name in given:
         raise SpaceliteError(

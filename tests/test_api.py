@@ -267,7 +267,9 @@ def test_best_goes_by_validation(runs):
         best = runs.best(metric)
         values = [run.metrics["validation"][metric] for run in runs]
         assert best.metrics["validation"][metric] == choose(values)
-    assert refusal(runs.best, "f2").startswith("metric=f2: choose from loss, ce, accuracy")
+    assert refusal(runs.best, "f2").startswith(
+        "metric=f2: for one label per text, choose from loss, ce, acc"
+    )
     assert "no run" in refusal(runs[:0].best)
 
 
@@ -394,7 +396,7 @@ def test_the_newest_complete_cache_is_the_default(cache, tmp_path, embed, review
         ({"latent": 2.5}, "latent=2.5: "),
         ({"head": "tree"}, "head=tree: choose from space, linear, mlp, additive"),
         ({"schedule": "step"}, "schedule=step: choose from constant, cosine"),
-        ({"monitor": "auc", "patience": 2}, "monitor=auc: choose from "),
+        ({"monitor": "auc", "patience": 2}, "monitor=auc: for one label per text, choose from "),
         ({"device": "cuda:99"}, "device=cuda:99"),
     ],
 )

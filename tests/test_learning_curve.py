@@ -112,8 +112,8 @@ def test_bad_sizes(sizes, said, dataset):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"seeds": 0}, "seeds"), ({"metric": "speed"}, "metric=speed: choose from accuracy"),
-        ({"metric": "ce"}, "metric=ce: choose from"), ({"head": "forest"}, "head=forest"),
+        ({"seeds": 0}, "seeds"), ({"metric": "speed"}, "one label per text, choose from acc"),
+        ({"metric": "ce"}, "metric=ce: for one label"), ({"head": "forest"}, "head=forest"),
         ({"preset": "best", "latent": 4}, "preset=best chooses latent itself"),
         ({"head": "linear", "epochs": "many"}, "epochs='many'"),
     ],

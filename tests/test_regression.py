@@ -507,9 +507,37 @@ def test_settings_and_kinds_that_mean_nothing_are_refused(there, cache):
     for name, value in (("class_weights", "balanced"), ("threshold", "f1"), ("inter", 0.5)):
         assert f"{name}=" in (said := train(**{name: value})) and "leave it out" in said
     assert "train ridge" in train(head="logreg")
-    assert "choose from loss, mse" in train(patience=2, monitor="auroc")
     assert "squared, huber" in train(loss="absolute")
     assert "has no effect on ridge, trained without epochs" in train(head="ridge", loss="huber")
+
+
+def test_a_metric_that_numbers_lack_is_refused_where_it_is_named(there, cache, ridge):
+    """Defaults are replaced by the metrics of numbers; what a user names is not."""
+    of = {"cache": cache.path, "cache_dir": there, "progress": False}
+    runs, swept = spacelite.Runs([ridge]), spacelite.sweep(over="pooling", **of)
+    cv = spacelite.cross_validate(head="ridge", baselines=False, **of)
+    refused = {
+        "monitor=ce": (spacelite.train, {"patience": 2, "monitor": "ce", **of}),
+        "monitor=f1_macro": (spacelite.train, {"search": True, "monitor": "f1_macro", **of}),
+        "metric=accuracy": (spacelite.learning_curve, {"metric": "accuracy", **of}),
+        "metric=f1_macro": (spacelite.sweep, {"metric": "f1_macro", **of}),
+        "metric=auroc": (runs.best, {"metric": "auroc"}),
+        "metric=precision": (cv.figures, {"metric": "precision"}),
+    }
+    for named, (function, given) in refused.items():
+        said = refusal(function, **given)
+        assert said.startswith(f"{named}: for a number per text, choose from "), said
+        assert "rmse, mae, r2" in said
+    regressor = spacelite.LinearRegressor(monitor="accuracy", validation_fraction=0.5)
+    with pytest.raises(ValueError, match="monitor=accuracy: for a number per text, choose from"):
+        regressor.fit(np.eye(8), np.arange(8))
+    assert (
+        swept.result.metric == "rmse"
+        and runs.best() is ridge
+        and [*cv.figures()] == ["ridge (first)"]
+    )
+    (best,) = spacelite.train(preset="best", baselines=False, **of)
+    assert best.record.training.monitor == "mse"
 
 
 def test_classes_have_neither_ridge_nor_a_choice_of_losses(cache_path, tmp_path):

@@ -355,7 +355,7 @@ def test_numbers_are_probed_by_ridge_regression(bert, tmp_path):
     ("given", "said"),
     [
         ({"over": ["layers", "depth"]}, "not over depth: choose from layers, pooling"),
-        ({"over": []}, "not over nothing"), ({"metric": "ce"}, "metric=ce: choose from accuracy"),
+        ({"over": []}, "not over nothing"), ({"metric": "ce"}, "metric=ce: for one label per text"),
         ({"seed": -1}, "seed=-1: give a whole number"), ({"over": 3}, "over=3"),
     ],
 )  # fmt: skip

@@ -40,8 +40,8 @@ from spacelite.reports.document.tables import runs_table, short_id, trained_tabl
 from spacelite.reports.render import forms, markup, page
 from spacelite.runs.record import RunRecord, TransferRecord
 from spacelite.runs.store import Run
-from spacelite.settings import one_of, require
 from spacelite.tasks import Task, known_metrics
+from spacelite.training.config import TrainingConfig
 from spacelite.types import Array
 from spacelite.visible import shortened, visible, visible_name
 
@@ -691,22 +691,20 @@ class Runs(Sequence["TrainedRun"]):
         )
 
     @checked(metric=replace(NAME, needed="give the name of a metric"))
-    def best(self, metric: str = "f1_macro") -> TrainedRun:
+    def best(self, metric: str | None = None) -> TrainedRun:
         """The run with the best value of a metric on the validation split.
 
         Args:
-            metric: Name of the metric; of numbers, the RMSE takes the place of macro F1.
+            metric: Name of the metric. Default: macro F1; of numbers, the RMSE.
 
         Raises:
             SpaceliteError: There is no such metric, or no run.
         """
-        require("metric", metric, one_of(*known_metrics()))
-        if self._runs:
-            metric = self._runs[0].record.task.metric(metric)
-        values = [(run.metrics.get("validation", {}).get(metric), run) for run in self._runs]
-        known = [(value, run) for value, run in values if value is not None]
         if not self._runs:
             raise SpaceliteError("there is no run to choose from: this list of runs is empty")
+        metric = self._runs[0].record.task.metric(metric, TrainingConfig.monitor)
+        values = [(run.metrics.get("validation", {}).get(metric), run) for run in self._runs]
+        known = [(value, run) for value, run in values if value is not None]
         if not known:
             raise SpaceliteError(
                 f"no run has a {metric} on the validation split: choose another metric", ["metric"]

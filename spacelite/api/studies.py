@@ -114,12 +114,14 @@ class _Comparison(_Study):
         table: Table = self.result.table()
         return table
 
-    def figures(self, metric: str = "accuracy") -> dict[str, Array]:
-        """A metric of each head, the best head first: on each held-out fold of a cross-validation,
-        (repeats, folds); on validation, (sizes, seeds), of a learning curve."""
+    def figures(self, metric: str | None = None) -> dict[str, Array]:
+        """A metric of each head, by default accuracy or the RMSE, the best head first: on each
+        held-out fold of a cross-validation, (repeats, folds); on validation, (sizes, seeds), of a
+        learning curve."""
         systems = self.result.named
         figures = next(iter(systems.values())).figures
-        metric = scored_by(figures).metric(metric)
+        task = scored_by(figures)
+        metric = task.metric(metric, task.headline, among=figures)
         return {name: system.figures[metric] for name, system in systems.items()}
 
 
@@ -365,7 +367,7 @@ def learning_curve(
     *,
     sizes: int | str | Sequence[int | str] | None = None,
     seeds: int | Sequence[int] = 5,
-    metric: str = "accuracy",
+    metric: str | None = None,
     preset: str | None = None,
     head: str | Sequence[str] | None = None,
     inter: float | Sequence[float] = 0.0,
@@ -402,7 +404,8 @@ def learning_curve(
             all.
         seeds: Number S of seeds, which are 0 to S-1; or the seeds themselves. Each draws subsets,
             and is the seed of the heads that are trained on them.
-        metric: The metric that is shown and extrapolated, such as `f1_macro`.
+        metric: The metric that is shown and extrapolated, such as `f1_macro`. Default: accuracy; of
+            numbers, the RMSE.
         preset: Settings that are recommended together, as in `train`.
         head: Kind(s) of heads, as in `train`. Default: `additive`.
         inter: Weight(s) of the inter-space loss.
@@ -631,7 +634,7 @@ def sweep(
     cache: EmbeddedDataset | str | Path | None = None,
     over: str | Sequence[str] = (LAYERS, POOLING),
     *,
-    metric: str = "accuracy",
+    metric: str | None = None,
     seed: int = 0,
     cache_dir: str | Path | None = None,
     progress: Progress = True,
@@ -648,7 +651,8 @@ def sweep(
         cache: What `embed` returned, or a cache's name or path. Default: the one embedded last.
         over: What probes differ in: `layers` (the mean of each layer) and `pooling` (first, last,
             mean and max of the cached layer).
-        metric: The metric that is compared and shown, such as `f1_macro`.
+        metric: The metric that is compared and shown, such as `f1_macro`. Default: accuracy; of
+            numbers, the RMSE.
         seed: Seed of the labels of the control task.
         cache_dir: Folder of caches and runs. Default: that of the cache.
         progress: True for bars, False for none, or a function called with (phase, done, total).

@@ -78,7 +78,7 @@ def train(
     class_weights: str = "none",
     sample_weight: Sequence[float] | str | None = None,
     patience: int | None = None,
-    monitor: str = "f1_macro",
+    monitor: str | None = None,
     threshold: str | None = None,
     baselines: bool = True,
     device: str = "auto",
@@ -138,7 +138,8 @@ def train(
             out. Metrics count each example once.
         patience: Stop a head after this many epochs without a better `monitor`; None to train all
             epochs.
-        monitor: Validation metric that `patience` watches and `search` compares.
+        monitor: Validation metric that `patience` watches and `search` compares. Default:
+            `f1_macro`; of numbers, `rmse`.
         threshold: Metric for which each head's decision threshold is chosen on validation: `f1`
             (macro F1) or `accuracy`. It is used wherever the run decides, and in its metrics on
             every split; those on validation are optimistic then. Data with one of two labels per

@@ -245,7 +245,7 @@ class TextEstimator(Embedding):
                     f"{type(self).__name__} ({config.name}) needs texts: hidden states of one "
                     "layer say nothing about tokens' ids and other layers"
                 )
-            monitor = prepared.labels.task.metric(training.monitor, "monitor")
+            monitor = prepared.labels.task.metric(asked.get("monitor"), training.monitor, "monitor")
             patience = self._patience(training.epochs)
             training = replace(training, patience=patience, monitor=monitor)
             settings.check(training)

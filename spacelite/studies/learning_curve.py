@@ -42,7 +42,6 @@ from spacelite.metrics.power_law import FEWEST_SIZES, Extrapolation
 from spacelite.metrics.scores import Metric
 from spacelite.progress import OnProgress
 from spacelite.runs.record import read_fields
-from spacelite.settings import one_of, require
 from spacelite.tasks import Task, known_metrics
 from spacelite.types import Array
 
@@ -388,13 +387,11 @@ def followed(law: Extrapolation | None) -> TypeGuard[Extrapolation]:
     return law is not None and not law.p < MISFIT
 
 
-def curve_metric(metric: str, task: Task) -> str:
-    """A metric of a task, or the one in its place, as `Task.metric`. Raises SpaceliteError unless
+def curve_metric(metric: str | None, task: Task) -> str:
+    """A metric of a task, by default the headline, as `Task.metric`. Raises SpaceliteError unless
     it has a best value, from which errors are counted."""
     choices = [name for name, of in task.metrics.items() if np.isfinite(of.most) or of.power == 1]
-    name = task.instead.get(metric, metric)
-    require("metric", name, one_of(*choices))
-    return name
+    return task.metric(metric, task.headline, among=choices)
 
 
 # Subsets of the train split: stratified, nested, and held in memory.

@@ -508,7 +508,7 @@ def sweep(
     cache: Cache,
     over: Sequence[str] = (LAYERS, POOLING),
     *,
-    metric: str = "accuracy",
+    metric: str | None = None,
     seed: int = 0,
     on_progress: OnProgress = lambda phase, done, total: None,
 ) -> Sweep:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -287,15 +287,25 @@ class Task(ABC):
     # Metric of classification, as defaults and presets name them -> the one in its place.
     instead: Mapping[str, str] = {}
 
-    def metric(self, name: str, argument: str = "metric") -> str:
-        """The name of a metric of this task, or of the one in its place. Raises SpaceliteError,
-        which names the `argument`, if there is none."""
-        known = self.instead.get(name, name)
-        if known not in self.metrics:
+    def metric(
+        self,
+        named: str | None,
+        default: str,
+        argument: str = "metric",
+        among: Iterable[str] | None = None,
+    ) -> str:
+        """The metric that a user has named; None for the `default`, or what this task has in its
+        place. Raises SpaceliteError, which names the `argument` and the metrics to choose from, all
+        or those `among` them, if the named one is none of these."""
+        if named is None:
+            return self.instead.get(default, default)
+        choices = [*(self.metrics if among is None else among)]
+        if named not in choices:
             raise SpaceliteError(
-                f"{argument}={name}: {choose_from(name, self.metrics)}", [argument]
+                f"{argument}={named}: for {self.phrase}, {choose_from(named, choices)}",
+                [argument],
             )
-        return known
+        return named
 
     def scores(self, *of: Any) -> Scores:
         """Every metric by name, from the arguments of `outcome`."""

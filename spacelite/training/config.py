@@ -134,6 +134,7 @@ class TrainingConfig(FitConfig):
         always=True,
         tuned=True,
         help="Validation metric that {patience} watches and {search} compares.",
+        help_default="f1_macro, or rmse of numbers",
     )
 
     # None: the only loss of the task.

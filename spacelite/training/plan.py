@@ -139,7 +139,7 @@ def requested(
         SpaceliteError: There is no such preset, or it chooses what the caller chose too; or no
             chosen head has a setting that the caller gave.
     """
-    names = {"head", "seeds", *declared()}
+    names = {"head", "preset", "seeds", *declared()}
     parameters = inspect.signature(function).parameters
     asked = {
         name: value
@@ -251,7 +251,7 @@ def plan(
     """The heads of every combination of settings, and how they are trained.
 
     Args:
-        asked: Setting -> its value, or several of a head's; `head` and `seeds` are there.
+        asked: Setting -> its value, or several of a head's, as `requested`.
         cache: The cache to train on, open for reading.
         search: Whether there is a search, which has lists where nothing is given.
         examples: Number of training examples, by which "auto" chooses. Default: those of the cache.
@@ -265,13 +265,13 @@ def plan(
         asked = {**search_lists(kinds, asked, cache), **asked}
     if examples is None:
         examples = len(cache.splits["train"])
-    training, values, chosen = resolve(asked, examples)
     task = cache.task
-    training = replace(
-        training,
-        monitor=task.metric(training.monitor, "monitor"),
-        loss=training.loss or next(iter(task.losses), None),
-    )
+    asked = {**asked}
+    # The metric of a preset is a default: the user has named none.
+    named = None if asked.pop("preset", None) else asked.get("monitor")
+    monitor = task.metric(named, asked.get("monitor", TrainingConfig.monitor), "monitor")
+    training, values, chosen = resolve({**asked, "monitor": monitor}, examples)
+    training = replace(training, loss=training.loss or next(iter(task.losses), None))
     values = {
         "pooling": cache.pooling, **values, "seed": seed_list(asked["seeds"])
     }  # fmt: skip
