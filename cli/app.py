@@ -35,7 +35,7 @@ from . import (
     while_a_command_runs,
 )
 from . import main as main  # where installations of earlier versions look for it
-from .options import comma_hint, command, known_names, option
+from .options import SettingsCommand, comma_hint, command, known_names, option
 
 # What to do after Ctrl-C, by command.
 AGAIN = ": run the same command again to continue"
@@ -166,9 +166,9 @@ def _start(
 
 
 app.command("embed")(command(embed.embed))
-app.command("train", cls=train.TrainCommand)(command(train.train))
-app.command("cv", cls=studies.CvCommand)(command(studies.cv))
-app.command("curve", cls=studies.CurveCommand)(command(studies.curve))
+app.command("train", cls=SettingsCommand)(command(train.train))
+app.command("cv", cls=SettingsCommand)(command(studies.cross_validate))
+app.command("curve", cls=SettingsCommand)(command(studies.learning_curve))
 app.command("audit")(command(studies.audit))
 app.command("sweep")(command(studies.sweep))
 app.command("eval")(command(evaluate.evaluate))

@@ -185,6 +185,8 @@ class _Messages(logging.Handler):
     """Prints the library's log records as plain lines on standard error."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        if isinstance(record.msg, SpaceliteError):
+            record.msg = record.msg.for_options(option)
         if isinstance(record.args, tuple):
             record.args = tuple(
                 value.for_options(option) if isinstance(value, SpaceliteError) else value

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field
 from inspect import Parameter, Signature
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 from typer.core import TyperCommand
@@ -74,7 +74,8 @@ T = TypeVar("T")
 def command(function: Callable[..., None]) -> Callable[..., None]:
     """A function as Typer takes it: its positional parameters are arguments, the others options.
     Their help is in SHARED or below `Options:` in the docstring, a paragraph each, which may name a
-    metavar or another name of the option: `out FILE: ...`, `yes -y: ...`."""
+    metavar or another name of the option: `out FILE: ...`, `yes -y: ...`. Others there are about
+    settings (`SettingsCommand`)."""
     about, _, section = (inspect.getdoc(function) or "").partition("\n\nOptions:\n")
     described = {
         name: (" ".join(help_.split()).replace(" [default:", "  [default:"), mark)
@@ -102,6 +103,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
                 kind = Annotated[kind, typer.Option(*names, **about_it)]
         parameters.append(parameter.replace(annotation=kind))
     function.__doc__, function.__annotations__ = about, {}
+    function.described = described  # type: ignore[attr-defined]
     return _with(function, parameters)
 
 
@@ -113,19 +115,14 @@ def _with(function: Callable[..., None], parameters: Sequence[Parameter]) -> Cal
 
 class SettingsCommand(TyperCommand):
     """A command that has an option for each setting of heads and of their training, beside those of
-    its function. What was given of them is the context's `obj`: setting -> value, or list of them.
+    its function, which has the name of the library's. What was given of them is the context's
+    `obj`: setting -> value, or list of them.
 
     The settings are read from their configs when a command line is parsed: further kinds of heads
     have options too, and other commands do not wait for the modules of heads.
-
-    Attributes:
-        FUNCTION: The function of `spacelite` that the command calls.
-        HELP: The help of settings whose help differs from that of `train`.
     """
 
-    FUNCTION: ClassVar[str]
-    HELP: ClassVar[Mapping[str, str]] = {}
-
+    callback: Any
     _all: list[Any]
 
     @property
@@ -147,7 +144,7 @@ class SettingsCommand(TyperCommand):
 
         def function(**settings: Any) -> None: ...
 
-        without = plan.WITHOUT.get(self.FUNCTION, ())
+        without = plan.WITHOUT.get(self.callback.__name__, ())
         self._settings = {
             name: field for name, field in plan.declared().items() if name not in without
         }
@@ -164,7 +161,8 @@ class SettingsCommand(TyperCommand):
         about, default = setting.metadata, setting.metadata["help_default"]
         if default is None and setting.default is not None:
             default = shown(setting.default)
-        help_ = self.HELP.get(setting.name) or about["help"] or f"{setting.name} of some heads."
+        own, _ = self.callback.described.get(setting.name, ("", ""))
+        help_ = own or about["help"] or f"{setting.name} of some heads."
         help_ = re.sub(r"\{(\w+)\}", lambda match: option(match[1]), help_)
         if default is not None and "[default:" not in help_:
             help_ += f"  [default: {default}]"

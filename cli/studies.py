@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 from rich.text import Text
@@ -15,7 +15,7 @@ from spacelite.document import Chart, decimals
 from spacelite.visible import visible, visible_name
 
 from . import console
-from .options import CACHE_DIR, SettingsCommand, comma_list
+from .options import CACHE_DIR, comma_list
 
 if TYPE_CHECKING:
     from spacelite.studies.audit import Finding
@@ -29,13 +29,7 @@ S = TypeVar(
 )
 
 
-class CvCommand(SettingsCommand):
-    """`spacelite cv` with an option for each setting."""
-
-    FUNCTION = "cross_validate"
-
-
-def cv(
+def cross_validate(
     context: typer.Context,
     *,
     folds: int = 5,
@@ -76,18 +70,7 @@ def cv(
         console.say(f"predictions written to {out}")
 
 
-class CurveCommand(SettingsCommand):
-    """`spacelite curve` with an option for each setting."""
-
-    FUNCTION = "learning_curve"
-    HELP: ClassVar[Mapping[str, str]] = {
-        "learning_rate": "Learning rate(s).  [default: auto, 0.001]",
-        "epochs": "Passes over a subset.  [default: auto, by its size]",
-        "batch_size": "Examples per batch.  [default: auto, by the size of a subset]",
-    }
-
-
-def curve(
+def learning_curve(
     context: typer.Context,
     *,
     sizes: str | None = None,
@@ -114,6 +97,9 @@ def curve(
             of numbers rmse, mae, r2, pearson or spearman. [default: accuracy, or rmse]
         preset: Recommended settings: best.
         head: Kind(s): space, linear, mlp, additive, logreg, tfidf. [default: additive]
+        learning_rate: Learning rate(s). [default: auto, 0.001]
+        epochs: Passes over a subset. [default: auto, by its size]
+        batch_size: Examples per batch. [default: auto, by the size of a subset]
         no_baselines: Leave out the baselines on the same subsets: tfidf, and logreg on the mean.
         out FILE: Write the figures of every system, size and seed to this csv file.
         plot FILE: Draw the curve into this .svg, .png or .html file.

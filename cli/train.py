@@ -12,14 +12,8 @@ from spacelite import ranks
 from spacelite.errors import SpaceliteError
 
 from . import console, studies
-from .options import CACHE_DIR, SettingsCommand, comma_list, with_cache_dir
+from .options import CACHE_DIR, comma_list, with_cache_dir
 from .report import places, show_systems
-
-
-class TrainCommand(SettingsCommand):
-    """`spacelite train` with an option for each setting."""
-
-    FUNCTION = "train"
 
 
 def train(

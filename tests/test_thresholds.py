@@ -13,13 +13,8 @@ from typer.testing import CliRunner
 import spacelite
 from spacelite import files
 from spacelite.api.results import EmbeddedDataset
-from spacelite.metrics.thresholds import (
-    FEWEST,
-    best_threshold,
-    candidates,
-    reaching,
-    share_interval,
-)
+from spacelite.metrics.significance import of_proportion
+from spacelite.metrics.thresholds import FEWEST, best_threshold, candidates, reaching
 from spacelite.runs.store import load
 from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL
 from spacelite.training.config import TrainingConfig
@@ -389,7 +384,7 @@ def test_nothing_is_reached_with_few_examples_or_broken_probabilities():
 @pytest.mark.parametrize(("count", "of"), [(0, 7), (7, 7), (3, 40), (811, 1000)])
 def test_the_interval_of_a_share_is_wilsons(count, of):
     expected = binomtest(count, of).proportion_ci(method="wilson")
-    assert share_interval(count, of) == pytest.approx((expected.low, expected.high), abs=1e-6)
+    assert of_proportion(count, of) == pytest.approx((expected.low, expected.high), abs=1e-6)
 
 
 def saved(run, split):

@@ -81,20 +81,10 @@ def _whole_numbers(value: Any) -> int | list[int]:
         return [_whole_number(item) for item in value]
 
 
-def _whole_number_or_auto(value: Any) -> int | str:
-    return "auto" if isinstance(value, str) and value == "auto" else _whole_number(value)
-
-
 def _flag(value: Any) -> bool:
     if type(value).__name__ not in BOOLEANS:
         raise TypeError(value)
     return bool(value)
-
-
-def _progress(value: Any) -> Any:
-    if not callable(value):
-        return _flag(value)
-    return value
 
 
 def _names(value: Any) -> list[str]:
@@ -209,7 +199,10 @@ KINDS: dict[str, Kind] = {
     "array": NAME,
     "shard_size": Kind("give a number of bytes, or a size such as 2GB or 500MB", _size),
     "shard": Kind("give the number of a shard and of all of them, such as 3/8", _shard),
-    "reduce": Kind("give a whole number, or 'auto'", _whole_number_or_auto),
+    "reduce": Kind(
+        "give a whole number, or 'auto'",
+        lambda value: value if isinstance(value, str) and value == "auto" else _whole_number(value),
+    ),
     "backbone": NAME_OR_PATH,
     "device": Kind("give 'auto', 'cpu' or 'cuda'", _text),
     "example": replace(
@@ -229,7 +222,10 @@ KINDS: dict[str, Kind] = {
         f"give a number between 0 and {1 - VALIDATION_SHARE:g}", fraction(1 - VALIDATION_SHARE)
     ),
     "where": Kind('give {"setting": value}', _conditions),
-    "progress": Kind("give True, False or a function of (phase, done, total)", _progress),
+    "progress": Kind(
+        "give True, False or a function of (phase, done, total)",
+        lambda value: value if callable(value) else _flag(value),
+    ),
 }
 
 

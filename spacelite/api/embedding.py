@@ -318,7 +318,7 @@ def dataset_of(
         others = len(caches.cache_files(found.cache_dir)) - 1
         of = f", one of {others + 1}: cache=... chooses another" if others else ""
         level = logging.WARNING if others else logging.INFO
-        log.log(level, "%s", SpaceliteError(f"cache {found.name}{of}", ["cache"]))
+        log.log(level, SpaceliteError(f"cache {found.name}{of}", ["cache"]))
     return found
 
 
@@ -363,7 +363,7 @@ def find_cache(
                 f"{newest.name} is newer than {state.name}, but has only been used to evaluate a "
                 f"run{way}"
             )
-            log.info("%s", SpaceliteError(message, ["cache"]))
+            log.info(SpaceliteError(message, ["cache"]))
             return other
     return newest
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -359,14 +359,11 @@ class FilePredictions:
         before = self.texts
         self.texts += len(batch)
         self.mostly_unknown += len(batch.mostly_unknown)
-        if not self.record.probability_names:
-            self._add_numbers(batch.probabilities, before)
+        if self.record.probability_names:
+            self.labels.update(", ".join(labels) or "no label" for labels in batch.labels)
+            self.undecided += len(batch.undecided)
             return
-        self.labels.update(", ".join(labels) or "no label" for labels in batch.labels)
-        self.undecided += len(batch.undecided)
-
-    def _add_numbers(self, numbers: Array, before: int) -> None:
-        low, high, mean = self.values or (math.inf, -math.inf, 0.0)
+        numbers, (low, high, mean) = batch.probabilities, self.values or (math.inf, -math.inf, 0.0)
         total = before * mean + float(numbers.sum())
         low, high = min(low, float(numbers.min())), max(high, float(numbers.max()))
         self.values = low, high, total / self.texts
@@ -396,19 +393,16 @@ class FilePredictions:
 
     def as_json(self) -> dict[str, Any]:
         """The numbers as one JSON object."""
+        counted = {"labels": dict(self.labels.most_common()), "undecided": self.undecided}
+        if self.values is not None:
+            counted = {"values": dict(zip(("least", "most", "mean"), self.values, strict=True))}
         return {
             "path": None if self.path is None else str(self.path),
             "texts": self.texts,
-            **self._counted,
+            **counted,
             "mostly_unknown": self.mostly_unknown,
             **({"thresholds": self.record.thresholds} if self.record.thresholds else {}),
         }
-
-    @property
-    def _counted(self) -> dict[str, Any]:
-        if self.values is not None:
-            return {"values": dict(zip(("least", "most", "mean"), self.values, strict=True))}
-        return {"labels": dict(self.labels.most_common()), "undecided": self.undecided}
 
     def __str__(self) -> str:
         where = "" if self.path is None else f", written to {self.path}"
@@ -658,9 +652,6 @@ class Runs(Sequence["TrainedRun"]):
     def __len__(self) -> int:
         return len(self._runs)
 
-    def __iter__(self) -> Iterator[TrainedRun]:
-        return iter(self._runs)
-
     def __add__(self, other: Runs | list[TrainedRun]) -> Runs:
         if not isinstance(other, Runs | list):
             return NotImplemented
@@ -679,10 +670,11 @@ class Runs(Sequence["TrainedRun"]):
         metrics = dict.fromkeys(record.training.threshold or "" for record in chosen)
         if not chosen:
             return ""
-        of_runs = [
-            f"{record.name or short_id(record.id)} {_span(record.thresholds.values())}"
-            for record in chosen[:MOST_THRESHOLDS]
-        ]
+        of_runs = []
+        for record in chosen[:MOST_THRESHOLDS]:
+            values = record.thresholds.values()
+            ends = dict.fromkeys(decimals(end, 4) for end in (min(values), max(values)))
+            of_runs.append(f"{record.name or short_id(record.id)} {' to '.join(ends)}")
         names = " and ".join(METRICS[metric].in_words for metric in metrics)
         more = ", ..." if chosen[MOST_THRESHOLDS:] else ""
         return (
@@ -767,8 +759,3 @@ class Runs(Sequence["TrainedRun"]):
 
     def _repr_html_(self) -> str:
         return markup.Fragment().table(self.table()) if self._runs else escape(self._none)
-
-
-def _span(thresholds: Collection[float]) -> str:
-    low, high = decimals(min(thresholds), 4), decimals(max(thresholds), 4)
-    return low if low == high else f"{low} to {high}"

@@ -479,7 +479,7 @@ def _readable(blocks: str, cache: Cache) -> str:
         return blocks
     left = [name for name in names if name not in lacking and name != "mean"]
     hint = f"additive reads {' and '.join(['mean', *left])}: {', and '.join(reasons)}"
-    log.info("%s", SpaceliteError(hint, ["layers"]))
+    log.info(SpaceliteError(hint, ["layers"]))
     return "+".join(["mean", *left])
 
 

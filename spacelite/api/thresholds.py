@@ -14,6 +14,7 @@ from spacelite.document import Line, Paragraph, Table, decimals
 from spacelite.errors import SpaceliteError
 from spacelite.metrics import thresholds
 from spacelite.metrics.predictions import Predictions
+from spacelite.metrics.significance import of_proportion
 from spacelite.metrics.thresholds import FEWEST, Cuts
 from spacelite.reports.render import markup
 from spacelite.runs.record import RunRecord
@@ -254,9 +255,9 @@ def _figures(cuts: Cuts) -> dict[str, Any]:
         "given": given,
         "correct": correct,
         "precision": float(cuts.precision[0]),
-        "precision_interval": list(thresholds.share_interval(correct, given)),
+        "precision_interval": list(of_proportion(correct, given)),
         "recall": float(cuts.recall[0]),
-        "recall_interval": list(thresholds.share_interval(correct, cuts.actual)),
+        "recall_interval": list(of_proportion(correct, cuts.actual)),
     }
 
 

@@ -293,7 +293,7 @@ def train(
     ]  # fmt: skip
     if large:
         said = loss_terms.sentence(large, "heads", "=", task.loss_in_words)
-        log.warning("%s", SpaceliteError(said, LOSS_WEIGHTS))
+        log.warning(SpaceliteError(said, LOSS_WEIGHTS))
     trained = [run.record for run in saved.values()]
     for name in dict.fromkeys(record.system for record in trained):
         for note in start_note(name, [record for record in trained if record.system == name]):

@@ -225,7 +225,7 @@ def _as_single(path: Path, size: int | None, shard: tuple[int, int] | None) -> N
     if size is not None and larger > size + METADATA:
         given = f"shard_size={files.human_bytes(size)} has no effect"
         problem = f"{given}: {kept} of {files.human_bytes(larger)}"
-        log.warning("%s", SpaceliteError(problem, ["shard_size"]))
+        log.warning(SpaceliteError(problem, ["shard_size"]))
 
 
 def _same_division(
@@ -514,20 +514,15 @@ def _of_all_ranks(call: Call, written: dict[Path, Written], tokens: int) -> int:
     replaced by what all have."""
     import torch
 
-    counts = torch.tensor(
-        [[tokens, 0], *([path in written, _copied(written, path)] for path in call.specs)]
-    )
+    none = {path: Written(0, Rounding(stored_type(of.dtype))) for path, of in call.specs.items()}
+    known = none | written
+    counts = torch.tensor([[tokens, 0], *([path in written, known[path].copied] for path in none)])
     ranks.add_up([counts])
     (tokens, _), *of_paths = counts.tolist()
-    for (path, spec), (writers, copied) in zip(call.specs.items(), of_paths, strict=True):
+    for path, (writers, copied) in zip(none, of_paths, strict=True):
         if writers:
-            none = Written(0, Rounding(stored_type(spec.dtype)))
-            written[path] = replace(written.get(path, none), copied=copied)
+            written[path] = replace(known[path], copied=copied)
     return int(tokens)
-
-
-def _copied(written: Mapping[Path, Written], path: Path) -> int:
-    return written[path].copied if path in written else 0
 
 
 def _advise_ranks(manifests: Mapping[Path, Manifest]) -> None:
@@ -538,7 +533,7 @@ def _advise_ranks(manifests: Mapping[Path, Manifest]) -> None:
             f"{shards} shard{'s' * (shards > 1)} for {ranks.size()} processes, each of which "
             "writes one at a time: for a new cache, give a smaller shard_size"
         )
-        log.warning("%s", SpaceliteError(problem, ["shard_size"]))
+        log.warning(SpaceliteError(problem, ["shard_size"]))
 
 
 def _read_axes(path: Path) -> Reduction:

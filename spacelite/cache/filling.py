@@ -197,7 +197,7 @@ def complete(
                 key, ids = specs[path].cache_key(), examples.tokens.identities
                 with_means = layouts[path].layers > 0
                 plans[path] = reusing.find(path, specs[path], ids, with_layers=with_means)
-                if plans[path].reuses:
+                if len(plans[path].computed) < len(ids):
                     reusing.write(path, key, plans[path])
 
         lay_out(
@@ -278,7 +278,11 @@ def say_repeated(texts: int, of: int, where: str = "") -> None:
 
 def complete_beside(call: Call, path: Path, spec: CacheSpec, data: TextDataset) -> None:
     """Write what a finished cache file lacks beside it: an older version wrote it."""
-    _count_unknown(path, call.backbone_files)
+    if not cached_texts.read_unknown(path).splits:
+        special = special_ids(held_tokenizer(call.backbone_files))
+        with Cache(path) as cache:
+            splits = {name: split.read_index() for name, split in cache.splits.items()}
+        cached_texts.write_unknown(path, cached_texts.count_unknown(splits, special))
     cached_texts.keep(path, spec.cache_key(), data, call.encoding.folder)
 
 
@@ -619,14 +623,11 @@ def _compare_half_precision(
             seconds[run.precision] = time.perf_counter() - started
     ratio = seconds["float32"] / seconds[precision]
     if ratio > FASTER:
-        log.info(
-            "%s",
-            SpaceliteError(
-                f"this processor (its {found}) runs {model.name} {ratio:.1f} times as fast with "
-                f"precision={precision}; embed then says how far hidden states move",
-                ["precision"],
-            ),
+        hint = (
+            f"this processor (its {found}) runs {model.name} {ratio:.1f} times as fast with "
+            f"precision={precision}; embed then says how far hidden states move"
         )
+        log.info(SpaceliteError(hint, ["precision"]))
 
 
 # What is there already.
@@ -688,15 +689,6 @@ def keeps_layers(path: Path, layers: bool | None) -> bool:
     if layers is None:
         return not path.exists() or side_file(path, "layers").exists()
     return layers
-
-
-def _count_unknown(path: Path, backbone_files: BackboneFiles) -> None:
-    """Count the unknown tokens of a cache file that has no counts."""
-    if not cached_texts.read_unknown(path).splits:
-        special = special_ids(held_tokenizer(backbone_files))
-        with Cache(path) as cache:
-            splits = {name: split.read_index() for name, split in cache.splits.items()}
-        cached_texts.write_unknown(path, cached_texts.count_unknown(splits, special))
 
 
 def _log_differences(path: Path, spec: CacheSpec, asked: Collection[Path]) -> None:

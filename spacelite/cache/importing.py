@@ -170,7 +170,7 @@ def import_states(
             f"{source} has hidden states of layers, as language models write them: a text's last "
             "token sums it up; causal=False says that it does not"
         )
-        log.info("%s", SpaceliteError(hint, ["causal"]))
+        log.info(SpaceliteError(hint, ["causal"]))
     version, path = hashlib.sha256(b"".join(digests) + bytes([causal])), source.resolve()
     spec = CacheSpec(
         format=FORMAT,
@@ -213,7 +213,7 @@ def import_states(
             }
             if layers > 1:
                 hint = f"pooling=layers reads the means of the {layers} layers of {source}"
-                log.info("%s", SpaceliteError(hint, ["pooling"]))
+                log.info(SpaceliteError(hint, ["pooling"]))
             filling.lay_out(specs, layouts, indexes, "right", "or import less")
             rounded = _write(specs, layouts, rows, examples("import", digests))
             store.add_seconds(left, time.perf_counter() - started)

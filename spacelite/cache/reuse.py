@@ -61,11 +61,6 @@ class Plan:
         return np.flatnonzero((self.cache < 0) & (self.first < np.arange(len(self.first))))
 
     @property
-    def reuses(self) -> bool:
-        """Whether any example is not computed."""
-        return len(self.computed) < len(self.first)
-
-    @property
     def sources(self) -> dict[str, int]:
         """How many examples are copied from each cache."""
         counts = np.bincount(self.cache[self.copied], minlength=len(self.caches)).tolist()

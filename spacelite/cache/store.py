@@ -708,18 +708,13 @@ def embedding_seconds(paths: Iterable[Path]) -> float | None:
     seconds, shared = 0.0, dict[str, float]()
     try:
         for path in itertools.chain.from_iterable(map(parts, paths)):
-            content = _seconds(path)
+            content = files.read_json(side_file(path, "seconds"))
             of_several = {str(name): float(of) for name, of in content.get("shared", {}).items()}
             seconds += float(content["seconds"]) - sum(of_several.values())
             shared |= of_several
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SpaceliteError):
         return None  # reports show it, and nothing depends on it
     return seconds + sum(shared.values())
-
-
-def _seconds(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = files.read_json(side_file(path, "seconds"))
-    return content
 
 
 def add_seconds(paths: Collection[Path], seconds: float) -> None:
@@ -729,7 +724,7 @@ def add_seconds(paths: Collection[Path], seconds: float) -> None:
     shared = {uuid.uuid4().hex[:8]: seconds} if len(paths) > 1 else {}
     for path in paths:
         before = embedding_seconds([path])
-        content = {} if before is None else _seconds(path)
+        content = {} if before is None else files.read_json(side_file(path, "seconds"))
         content["seconds"] = (before or 0.0) + seconds
         if shared:
             content["shared"] = {**content.get("shared", {}), **shared}

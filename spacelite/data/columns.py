@@ -358,7 +358,7 @@ def log_choice(
             f"{different:,} different values in {examples:,} rows: name the right one with "
             "label_column if it holds no labels"
         )
-        log.warning("%s", SpaceliteError(problem, ["label_column"]))
+        log.warning(SpaceliteError(problem, ["label_column"]))
 
 
 def texts_are(names: Sequence[str]) -> str:
@@ -588,7 +588,7 @@ def stripped(labels: Labelled, name: str) -> Labelled:
 
 def _warn(message: str) -> None:
     """Log a warning that names `labels_as`."""
-    log.warning("%s", SpaceliteError(message, ["labels_as"]))
+    log.warning(SpaceliteError(message, ["labels_as"]))
 
 
 def as_numbers(labels: Labelled, name: str) -> Labelled:
@@ -687,23 +687,17 @@ def task_of_numbers(
         return None
     written = [value.strip() for value in used if isinstance(value, str)]
     if len(used) <= FEW and not all(re.fullmatch(FRACTION, value) for value in written):
-        log.info(
-            "%s",
-            SpaceliteError(
-                f"{name}: its {len(used)} different labels are read as classes; task={known!r} "
-                "predicts them as numbers",
-                ["task"],
-            ),
+        hint = (
+            f"{name}: its {len(used)} different labels are read as classes; task={known!r} "
+            "predicts them as numbers"
         )
+        log.info(SpaceliteError(hint, ["task"]))
         return None
-    log.info(
-        "%s",
-        SpaceliteError(
-            f"{name}: labels such as {first} are numbers, which heads learn to predict "
-            f"(task={known!r}); labels_as='text' makes classes of them",
-            ["task", "labels_as"],
-        ),
+    hint = (
+        f"{name}: labels such as {first} are numbers, which heads learn to predict "
+        f"(task={known!r}); labels_as='text' makes classes of them"
     )
+    log.info(SpaceliteError(hint, ["task", "labels_as"]))
     return known
 
 

@@ -644,7 +644,7 @@ def _csv_lines(path: Path, quoting: str, *, warn: bool = True) -> Iterator[list[
             f"{path}: row {rows[0]}{columns.and_more(rows)} looks like {len(joined[rows[0]]):,} "
             "rows within quotes: give quoting='none' if quotes are ordinary characters"
         )
-        log.warning("%s", SpaceliteError(problem, ["quoting"]))
+        log.warning(SpaceliteError(problem, ["quoting"]))
 
 
 def _from_header(path: Path, errors: str = "strict") -> io.TextIOWrapper:

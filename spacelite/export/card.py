@@ -13,7 +13,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from typing_extensions import override
@@ -50,6 +50,7 @@ from spacelite.runs import store
 from spacelite.runs.record import RunRecord, TransferRecord
 from spacelite.runs.store import Run, find_cache
 from spacelite.tasks import MULTI_LABEL
+from spacelite.types import Array
 from spacelite.visible import visible, visible_name
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def model_card(
     `predict`, `use` shows in Markdown how it is used, and `rounded` is the run as the form gives
     it, if that has rounded weights."""
     record, shown = run.record, rounded or run
-    predictions = shown.predictions()
+    predictions, known = shown.predictions(), of_cache(run, cache_dir)
     written = Markdown()
     title = f"{record.system} on {record.spec.backbone}, for {record.spec.dataset}"
     before: list[Block] = [Paragraph(summary(run)), Heading(1, "How to use it")]
@@ -114,9 +115,9 @@ def model_card(
         *details(shown, cache_dir),
         *baselines(shown, cache_dir),
         Heading(1, "What it was trained on"),
-        Bullets(data(run, cache_dir)),
+        Bullets(data(run, cache_dir, known)),
         Heading(1, "Limits"),
-        Bullets(limits(run, cache_dir)),
+        Bullets(limits(run, known)),
         Heading(1, "How it was made"),
         Bullets(choices(run)),
         Paragraph(about_commands(record)),
@@ -409,46 +410,62 @@ def baselines(run: Run, cache_dir: Path) -> list[Block]:
 # What it was trained on, and its limits.
 
 
-def data(run: Run, cache_dir: Path) -> list[str]:
+class OfCache(NamedTuple):
+    """What a run's cache says of its data."""
+
+    counts: list[int]  # training examples by label
+    lengths: Array  # tokens of each training text
+    unknown: texts.SplitCounts | None  # of the split that reports show
+
+
+def of_cache(run: Run, cache_dir: Path) -> OfCache | None:
+    """What is known of a run's data; None if its cache is not at hand."""
+    record = run.record
+    try:
+        with Cache(find_cache(run, cache_dir)) as cache:
+            train = cache.splits["train"]
+            counts = record.task.label_counts(train.labels, len(record.label_names)).tolist()
+            unknown = texts.read_unknown(cache.path).splits.get(record.split)
+            return OfCache(counts, train.lengths, unknown)
+    except SpaceliteError:
+        return None
+
+
+def data(run: Run, cache_dir: Path, known: OfCache | None) -> list[str]:
     """The data in sentences."""
     record, dataset = run.record, hub_dataset(run.record.spec)
     sizes = ", ".join(f"{count:,} {split}" for split, count in record.examples.items())
     where = f" ({dataset} on the hub)" if dataset not in (None, record.spec.dataset) else ""
     sentences = [f"Data set {record.spec.dataset}{where}; examples: {sizes}."]
-    try:
-        with Cache(find_cache(run, cache_dir)) as cache:
-            counts = record.task.label_counts(
-                cache.splits["train"].labels, len(record.label_names)
-            ).tolist()
-    except SpaceliteError:
+    if known is None:
         return [
             *sentences,
             "Its cache was not at hand when this card was written: no more is known of the data.",
         ]
-    shares = ", ".join(
-        f"{visible_name(name)} {count:,}"
-        for name, count in zip(record.label_names, counts, strict=True)
-    )
+    counts = list(zip(map(visible_name, record.label_names), known.counts, strict=True))
     if len(counts) <= MOST_LABELS:
+        shares = ", ".join(f"{name} {count:,}" for name, count in counts)
         sentences.append(f"Training examples by label: {shares}.")
-    if few := [
-        name for name, count in zip(record.label_names, counts, strict=True) if count < FEWEST
-    ]:
+    if few := [name for name, count in counts if count < FEWEST]:
         sentences.append(
             f"{len(few)} labels have fewer than {FEWEST} training examples: "
-            f"{', '.join(map(visible_name, few[:MOST_LABELS]))}."
+            f"{', '.join(few[:MOST_LABELS])}."
         )
     return [*sentences, *data_notes(cache_dir, own_group([run]))]
 
 
-def limits(run: Run, cache_dir: Path) -> list[str]:
+def limits(run: Run, known: OfCache | None) -> list[str]:
     """What the classifier cannot do, or what is not known of it, in sentences."""
     record, spec = run.record, run.record.spec
     sentences = []
     if spec.stride is None:
+        many = ""
+        if known is not None and spec.padding == "none":
+            cut, count = int((known.lengths >= spec.cut_at).sum()), len(known.lengths)
+            many = f": {cut:,} of {count:,} training texts are as long or longer"
         sentences.append(
             f"{'Pairs of texts' if spec.pairs else 'Texts'} are cut off after {spec.max_length} "
-            f"tokens{long_texts(run, cache_dir)}."
+            f"tokens{many}."
         )
     else:
         sentences.append(
@@ -462,8 +479,11 @@ def limits(run: Run, cache_dir: Path) -> list[str]:
         else f"Which languages and scripts it knows depends on {spec.backbone}; it was measured on "
         "its own data alone."
     )
-    if unknown := unknown_words(run, cache_dir):
-        sentences.append(unknown)
+    if known is not None and (counts := known.unknown) is not None:
+        sentences.append(
+            f"{counts.unknown / max(counts.tokens, 1):.2%} of the tokens of {record.split} are "
+            "unknown to the backbone; all unknown words look the same to it."
+        )
     sentences.append(
         "It has learned from its data alone, errors of their labels included. On texts of another "
         "kind, time or source it may be worse: measure it there before you rely on it (spacelite "
@@ -476,34 +496,6 @@ def limits(run: Run, cache_dir: Path) -> list[str]:
             "which words and sequences of words occur in them."
         )
     return sentences
-
-
-def long_texts(run: Run, cache_dir: Path) -> str:
-    """How many training texts may have been cut off: `: 12 of 15,383 training texts ...`."""
-    if run.record.spec.padding != "none":
-        return ""
-    try:
-        with Cache(find_cache(run, cache_dir)) as cache:
-            lengths = np.diff(cache.splits["train"].offsets)
-    except SpaceliteError:
-        return ""
-    cut = int((lengths >= run.record.spec.cut_at).sum())
-    return f": {cut:,} of {len(lengths):,} training texts are as long or longer"
-
-
-def unknown_words(run: Run, cache_dir: Path) -> str:
-    """How many tokens of the data the backbone does not know, as a sentence; "" if that is not
-    known."""
-    try:
-        counts = texts.read_unknown(find_cache(run, cache_dir)).splits.get(run.record.split)
-    except SpaceliteError:
-        counts = None
-    if counts is None:
-        return ""
-    return (
-        f"{counts.unknown / max(counts.tokens, 1):.2%} of the tokens of {run.record.split} are "
-        "unknown to the backbone; all unknown words look the same to it."
-    )
 
 
 # How it was made.

@@ -16,7 +16,7 @@ from spacelite.data.splits import joined
 from spacelite.document import with_sign
 from spacelite.errors import SpaceliteError
 from spacelite.export.card import CARD, RoundedRun, cross_entropies, model_card
-from spacelite.export.form import TOLERANCE, Form, Source, largest, version
+from spacelite.export.form import TOLERANCE, Form, Source, largest
 from spacelite.export.onnx import OnnxForm
 from spacelite.export.safetensors import SafetensorsForm
 from spacelite.export.sentence_transformers import SentenceTransformersForm
@@ -27,11 +27,10 @@ from spacelite.metrics.significance import (
     Difference,
     accuracy_difference,
     f1_difference,
-    f1_values,
     resampled_mean,
 )
 from spacelite.progress import OnProgress
-from spacelite.runs.store import EXPORTED, PREDICTIONS, Run, find_cache
+from spacelite.runs.store import EXPORTED, PREDICTIONS, Run, find_cache, version
 from spacelite.settings import one_of, optional, require
 from spacelite.tasks import SINGLE_LABEL
 from spacelite.types import Array
@@ -341,9 +340,12 @@ def measured(real: RealTexts, source: Source, form: Form, folder: Path) -> tuple
         ),
         "f1_macro": f1_difference(ours, theirs),
     }
-    before, after = (scores(part) for part in (theirs, ours))
     each = cross_entropies(ours) - cross_entropies(theirs)
     differences["ce"] = Difference(float(each.mean()), resampled_mean(each))
+    before, after = (
+        {name: float(of[name] or 0.0) for name in differences}
+        for of in (all_scores(part, source.run) for part in (theirs, ours))
+    )
     return Cost(real.split, len(real.labels), before, after, differences), ours
 
 
@@ -357,15 +359,6 @@ def predictions_of(probabilities: Array, labels: Array, run: Run) -> Predictions
     rows = np.arange(len(labels))
     limits = run.record.decision_thresholds
     return Predictions(rows, labels, logits, task, thresholds=limits)
-
-
-def scores(predictions: Predictions) -> dict[str, float]:
-    """The metrics that `Cost` compares."""
-    return {
-        "accuracy": float(predictions.correct.mean()),
-        "f1_macro": float(f1_values(predictions).mean()),
-        "ce": float(cross_entropies(predictions).mean()),
-    }
 
 
 def all_scores(predictions: Predictions, run: Run) -> Scores:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -108,14 +107,6 @@ class Form(ABC):
     def quantize(self, folder: Path, to: str) -> None:
         """Round the weights in a folder to one of `quantizations`."""
         raise NotImplementedError
-
-
-def version(package: str) -> str | None:
-    """The version of an installed package; None if it is not there."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def largest(given: Array, expected: Array) -> float:

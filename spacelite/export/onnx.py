@@ -15,11 +15,11 @@ from typing_extensions import override
 
 from spacelite import files, heads, npz
 from spacelite.backbones.tokenizer import special_ids, tokenize
-from spacelite.export.form import Form, Source, version
+from spacelite.export.form import Form, Source
 from spacelite.export.graph import quantize_graph, write_graph
 from spacelite.export.model import ngrams_of, untranslated
 from spacelite.heads.ngrams import NGrams
-from spacelite.runs.store import Run
+from spacelite.runs.store import Run, version
 from spacelite.types import Array
 from spacelite.visible import visible_name
 

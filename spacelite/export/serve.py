@@ -36,11 +36,11 @@ from spacelite import files, heads
 from spacelite.data.columns import text_problem
 from spacelite.errors import SpaceliteError, is_out_of_memory
 from spacelite.export import classify
-from spacelite.export.form import version
 from spacelite.inference import explanation
 from spacelite.inference.prediction import Predicted, Predictor
+from spacelite.metrics.thresholds import in_order
 from spacelite.runs.record import RunRecord
-from spacelite.runs.store import Run
+from spacelite.runs.store import Run, version
 from spacelite.settings import positive, require, whole_number
 from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL, Task
 from spacelite.types import Array
@@ -124,10 +124,7 @@ class Decision:
 
     def of(self, probabilities: Array) -> list[dict[str, Any]]:
         """The label of each of N texts, or its labels, from probabilities (N, C)."""
-        limits = None
-        if self.thresholds:
-            names = self.task.threshold_labels(self.labels)
-            limits = np.array([self.thresholds[name] for name in names])
+        limits = in_order(self.thresholds, self.task, self.labels)
         given = self.task.given(probabilities, self.labels, self.min_probability, limits)
         return [self.task.as_json(names) for names in given]
 

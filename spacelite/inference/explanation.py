@@ -145,10 +145,7 @@ class Explanation:
     @property
     def given(self) -> list[str]:
         """Names of the predicted labels; in a multi-label task there may be several or none."""
-        limits = None
-        if self.thresholds:
-            names = self.task.threshold_labels(self.labels)
-            limits = np.array([self.thresholds[name] for name in names])
+        limits = thresholds.in_order(self.thresholds, self.task, self.labels)
         decided = self.task.decide(np.asarray(self.logits), limits)
         return self.task.label_names(decided, self.labels)
 

@@ -281,7 +281,7 @@ def _log_match(there: Sequence[str], here: Sequence[str]) -> None:
     pairs = ", ".join(f"{theirs} = {ours}" for theirs, ours in zip(there, here, strict=True))
     if [*map(same_name, there)] != [*map(same_name, here)]:
         warning = f"no label has a name of the run's: matched by number, {pairs}: labels=... gives "
-        log.warning("%s", SpaceliteError(f"{warning}others", ["labels"]))
+        log.warning(SpaceliteError(f"{warning}others", ["labels"]))
     elif [*there] != [*here]:
         log.info("labels are matched by name but for case and spaces: %s", pairs)
 

@@ -240,11 +240,14 @@ def f1_difference(first: Predictions, second: Predictions, seed: int = 0) -> Dif
 
 
 def of_proportion(count: int, total: int) -> Interval:
-    """The 95% interval of a proportion, such as an accuracy (Wilson 1927)."""
+    """The 95% interval of a proportion, such as an accuracy (Wilson 1927); 0 to 1 for none of
+    none."""
+    if not total:
+        return 0.0, 1.0
     share, width = count / total, Z * Z / total
     middle = share + width / 2
     half = Z * math.sqrt(share * (1 - share) / total + width / (4 * total))
-    return (middle - half) / (1 + width), (middle + half) / (1 + width)
+    return max(0.0, (middle - half) / (1 + width)), min(1.0, (middle + half) / (1 + width))
 
 
 def of_mean(values: Array) -> Interval:

@@ -6,15 +6,18 @@ In: probabilities and labels of examples that the head was not trained on. Out: 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spacelite.document import decimals
 from spacelite.lazy import np
 from spacelite.metrics.scores import METRICS, ratio
 from spacelite.types import Array
 from spacelite.visible import visible_name
+
+if TYPE_CHECKING:
+    from spacelite.tasks import Task
 
 USUAL = 0.5  # the threshold where none is chosen
 MOST_LABELS = 8  # whose thresholds are said
@@ -120,6 +123,13 @@ def in_words(thresholds: Mapping[str, float], wish: str | None = None) -> str:
     return f"Decided by {whose}: {', '.join(above[:MOST_LABELS])}{more}."
 
 
+def in_order(thresholds: Mapping[str, float], task: Task, labels: Sequence[str]) -> Array | None:
+    """Thresholds by label in the order of the labels, (T,), as tasks take them; None for none."""
+    if not thresholds:
+        return None
+    return np.array([thresholds[name] for name in task.threshold_labels(labels)])
+
+
 def full_name(metric: Any) -> Any:
     """A metric's name in METRICS, for its name or a shorter one: `f1` -> `f1_macro`."""
     return SHORT_NAMES.get(metric, metric) if isinstance(metric, str) else metric
@@ -171,16 +181,6 @@ def reaching(probabilities: Array, has: Array, metric: str, wish: float) -> floa
         return float(fitting[-1]) if len(fitting) else None
     fitting = tried[(cuts.precision >= wish - ROUNDING) & (cuts.given >= FEWEST)]
     return float(fitting[0]) if len(fitting) else None
-
-
-def share_interval(count: float, of: float) -> tuple[float, float]:
-    """The 95% interval of a share, `count` of so many (Wilson 1927); 0 to 1 for none of none."""
-    if not of:
-        return 0.0, 1.0
-    z = 1.959964
-    centre = (count + z * z / 2) / (of + z * z)
-    width = z / (of + z * z) * np.sqrt(count * (of - count) / of + z * z / 4)
-    return max(0.0, float(centre - width)), min(1.0, float(centre + width))
 
 
 def candidates(probabilities: Array) -> Array:

@@ -25,6 +25,7 @@ from spacelite.files import canonical
 from spacelite.heads import HeadConfig
 from spacelite.metrics.rationales import Rationales
 from spacelite.metrics.scores import Scores
+from spacelite.metrics.thresholds import in_order
 from spacelite.settings import Config
 from spacelite.tasks import MULTI_LABEL, TASKS, Task, find_task, known_metrics
 from spacelite.training.config import FitConfig, TrainingConfig
@@ -143,10 +144,7 @@ class RunRecord:
     @property
     def decision_thresholds(self) -> Array | None:
         """The thresholds in the order of the labels, (T,), as tasks take them; None for none."""
-        if not self.thresholds:
-            return None
-        names = self.task.threshold_labels(self.label_names)
-        return np.array([self.thresholds[name] for name in names])
+        return in_order(self.thresholds, self.task, self.label_names)
 
     @property
     def probability_names(self) -> tuple[str, ...]:

@@ -397,7 +397,7 @@ def save(
         seconds=head.seconds,
         heads_in_pass=head.heads_in_pass,
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        versions={package: _version(package) for package in PACKAGES},
+        versions={package: version(package) for package in PACKAGES},
     )
     if record.reads_reduced and cache.reduction is not None:
         arrays = cache.reduction.arrays.items()
@@ -555,7 +555,8 @@ def _tidy(folder: Path, partial: Path, former: Path) -> None:
             files.delete(left)
 
 
-def _version(package: str) -> str | None:
+def version(package: str) -> str | None:
+    """The version of an installed package; None if it is not there."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

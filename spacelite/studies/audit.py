@@ -271,7 +271,6 @@ def audit_labels(
     folds: int = 5,
     repeats: int = 1,
     seed: int = 0,
-    near: float = NEAR,
     backbone: str | None = None,
     device: str = "cpu",
     on_progress: OnProgress = lambda phase, done, total: None,
@@ -319,7 +318,7 @@ def audit_labels(
             describer.finding(Suspect(b, int(labels[b]), int(labels[a]), math.nan, math.nan)),
             cosine,
         )
-        for a, b, cosine in conflicts(means, labels, near)
+        for a, b, cosine in conflicts(means, labels)
     ]
     agrees = probabilities.argmax(axis=1) == labels
     return Audit(config, folds, len(labels), float(agrees.mean()), findings, pairs)

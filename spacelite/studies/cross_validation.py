@@ -322,7 +322,7 @@ def divide(
                 "give groups that several examples share",
                 ["groups"],
             )
-            log.warning("%s", warning)
+            log.warning(warning)
     same = np.arange(len(labels)) if same is None else same
     repeated = len(same) - len(np.unique(same))
     if repeated:

@@ -68,15 +68,15 @@ def report_page(everything: Sequence[Block], *, files_beside: bool = True) -> st
 
 
 def _elements(everything: Sequence[Block]) -> Iterable[Element]:
-    for small, blocks in itertools.groupby(everything, _is_small):
+
+    def is_small(block: Block) -> bool:
+        return isinstance(block, Table) and block.kind in SIDE_BY_SIDE
+
+    for small, blocks in itertools.groupby(everything, is_small):
         if small:
             yield Element("tables", tables=list(blocks))
         else:
             yield from map(Element.of, blocks)
-
-
-def _is_small(block: Block) -> bool:
-    return isinstance(block, Table) and block.kind in SIDE_BY_SIDE
 
 
 def render(title: str, elements: Sequence[Element], *, files_beside: bool = False) -> str:
