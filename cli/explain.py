@@ -94,8 +94,7 @@ def _print(result: Explanation, labels: Sequence[int], example: str | None) -> N
     say()
     for label in labels:
         _print_words(result, label)
-    within = f"{max(result.difference, 1e-16):.0e}"
-    exact = f"bias and words add up to the {result.task.output} to within {within}"
+    exact = f"bias and words add up to the {result.task.output} to within {result.exact}"
     legend = result.legend(labels[0] if len(labels) == 1 else None)
     for note in filter(None, (result.decided, result.unknown, legend, exact, result.recomputed)):
         say(Text(note, style="dim"))
@@ -108,8 +107,8 @@ def _print_words(result: Explanation, label: int) -> None:
     say()
     shares = result.shares[:, label].tolist()
 
-    def signed(value: float) -> str:
-        return f"{value:+.{result.digits + 2}f}"
+    def written(value: float) -> str:
+        return result.written(value).replace("−", "-")
 
     of_blocks = [result.block_shares(name)[:, label].tolist() for name in result.block_names]
     rows = zip(result.words, shares, *of_blocks, strict=True)
@@ -118,14 +117,14 @@ def _print_words(result: Explanation, label: int) -> None:
     for name in result.block_names:
         table.add_column(f"from {name}", justify="right", style="dim")
     for word, share, *parts in words[:MOST_WORDS]:
-        table.add_row(Text(word.name), *map(signed, (share, *parts)))
+        table.add_row(Text(word.name), *map(written, (share, *parts)))
     rest = [numbers for _, *numbers in words[MOST_WORDS:]]
     if rest:
-        sums = map(signed, map(sum, zip(*rest, strict=True)))
+        sums = map(written, map(sum, zip(*rest, strict=True)))
         table.add_row(Text(f"{len(rest)} more", style="dim"), *sums)
-    table.add_row(Text("bias", style="dim"), signed(result.bias_shown[label]))
+    table.add_row(Text("bias", style="dim"), written(result.bias_shown[label]))
     table.add_section()
-    table.add_row(Text(result.task.output, style="bold"), signed(result.logits_shown[label]))
+    table.add_row(Text(result.task.output, style="bold"), written(result.logits_shown[label]))
     say(table)
 
 
@@ -137,9 +136,7 @@ def _marked(result: Explanation, label: int) -> Text:
         if word.side:
             strength = round(60 + 140 * word.weight)
             colour = f"rgb(0,{strength},0)" if word.side == "for" else f"rgb({strength},0,0)"
-            line.append(
-                f"{word.text}({word.contribution:+.{result.digits}f})", style=f"white on {colour}"
-            )
+            line.append(f"{word.text}({word.share(2)})", style=f"white on {colour}")
         else:
             line.append(word.text, style="dim")
         line.append(" ")

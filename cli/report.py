@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 TERMINAL = "terminal"  # the one format that only the command line has
 WIDE = 100  # columns of a terminal that has room for gaps and four decimals
 LEAST_NAME = 14  # columns for the names of systems
-DISPENSABLE = ("Rec.", "Prec.", "Loss", "Params", "AUROC")  # left out first on narrow terminals
+# Left out first on narrow terminals.
+DISPENSABLE = ("Rec.", "Prec.", "Loss", "MSE", "Params", "AUROC", "Pearson", "Spearman")
 # Of lines.
 STYLES = {"published": "dim italic", "difference": "dim", "split": "dim", "tried": "dim"}
 
@@ -148,9 +149,15 @@ def print_report(findings: Findings, cache_dir: Path) -> None:
         show([part.section], also=findings.also, end="")
         _findings(part)
         console.out().print()
+    systems = [system for part in findings.parts for system in part.analysis.systems]
+    also = [
+        *(["confusion"] if any(system.classes for system in systems) else []),
+        *(["calibration"] if any(system.calibration is not None for system in systems) else []),
+        *(["intervals"] if any(system.intervals for system in systems) else []),
+    ]
     command = with_cache_dir("spacelite report", cache_dir)
     console.out().print(
-        f"{command} --format html --out DIR adds curves, confusion, calibration, the words that "
+        f"{command} --format html --out DIR adds {', '.join(['curves', *also])}, the words that "
         "matter, and the last answers of cv, curve, audit and sweep; --format markdown prints all "
         "but the figures",
         style="dim",
@@ -216,7 +223,8 @@ def show_systems(table: Table) -> None:
     longest = max(len(_name(line)) for line in table.lines)
     beside = room() >= longest
     if not beside:
-        widths = widths_of(_figure)
+        below = widths_of(lambda line, at: _below(line.cells[at].std))
+        widths = list(map(max, widths_of(_figure), below))
     for heading in DISPENSABLE:
         if room() < LEAST_NAME:
             columns = [at for at in columns if table.columns[at] != heading]
@@ -232,7 +240,7 @@ def show_systems(table: Table) -> None:
             cell = line.cells[at]
             text = Text(_figure(line, at), style="bold" if cell.best else "")
             if cell.std:
-                std = f" {cell.std}" if beside else f"\n{cell.std.replace('± 0.', '±.')}"
+                std = f" {cell.std}" if beside else f"\n{_below(cell.std)}"
                 text.append(std, style="not bold")
             cells.append(text)
         shown.add_row(*cells, style=STYLES.get(line.kind))
@@ -244,6 +252,11 @@ def _name(line: Line) -> str:
     """A system's name; what belongs to the line above is indented."""
     below = line.kind not in ("measured", "tried")
     return f"  {line.cells[0].text}" if below else line.cells[0].text
+
+
+def _below(std: str) -> str:
+    """A standard deviation below its figure, which is as wide."""
+    return std.replace("± 0.", "±.").replace("± ", "±")
 
 
 def _figure(line: Line, at: int) -> str:

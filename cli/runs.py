@@ -108,7 +108,8 @@ def _columns(members: Sequence[Run], wide: bool) -> dict[str, list[str]]:
             figure = FIGURES.get(metric, metric.upper())
             values = [run.record.metrics.get(split, {}).get(metric) for run in members]
             columns[f"{short}\n{figure}"] = [
-                "" if value is None else decimals(value, 4 if wide else 3) for value in values
+                "" if value is None else task.metrics[metric].written(value, 4 if wide else 3)
+                for value in values
             ]
     # 2026-11-24T23:15:00Z: without the seconds, or without year and time
     saved = [run.record.created for run in members]

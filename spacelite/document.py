@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field, fields
+from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -187,8 +188,49 @@ Block = Heading | Paragraph | Bullets | Table | Plot | Mistakes
 
 
 def decimals(value: float, places: int) -> str:
-    """`0.6210`, or `5.4e+31` for a very large loss."""
-    return f"{_exact(value):.{places}f}" if abs(value) < LARGEST else f"{value:.1e}"
+    """`0.6210`, or `5.4e+31` for a very large loss; never `-0.0000`, and a dash for NaN."""
+    if math.isnan(value):
+        return "–"
+    if abs(value) >= LARGEST:
+        return f"{value:.1e}"
+    return f"{round(_exact(value), places) + 0.0:.{places}f}"
+
+
+def figure(
+    value: float,
+    scale: float | None = None,
+    largest: float = 0.0,
+    *,
+    signed: bool = False,
+) -> str:
+    """A figure in the unit of the labels, of which nothing is known, with three or four significant
+    digits: `0.885`, `12.35`, `45,230`, `7.21e11`, or a dash for NaN.
+
+    Figures that are read together have the same decimals: those that `scale` needs (of a standard
+    deviation its mean, in a column of shares the largest share), and a power of ten only if the
+    `largest` of them needs it."""
+    if not math.isfinite(value):
+        return "–" if math.isnan(value) else f"{value:.0f}".replace("-", "−")
+    size = max(abs(value), abs(scale or 0.0), abs(largest))
+    power = 0 if -5 < _exponent(size) < 7 else _exponent(size)
+    first = max(_exponent(scale or (size if scale == 0 else value)) - power, -8)
+    places = 2 - first if first < 0 else max((2 if power else 3) - first, 0)
+    shown = Decimal(value).scaleb(-power)
+    text = f"{shown:{'+' if signed else ''},.{places}f}".replace("-", "−")
+    text = text if text.strip("+−0.") else text.lstrip("+−")
+    return f"{text}e{power}" if power else text
+
+
+def of_label(value: float, digits: int = 6) -> str:
+    """A label that is a number, or one that is predicted: `3.7`, `1234567`, `1.02836e12`."""
+    if 10**digits <= abs(value) < 1e10:
+        return f"{value:.0f}"
+    return re.sub(r"e\+?(-?)0*", r"e\1", f"{value:.{digits}g}")
+
+
+def _exponent(value: float) -> int:
+    """Of ten, in scientific notation with four digits; 0 of 0."""
+    return int(f"{value:.3e}".partition("e")[2])
 
 
 def _exact(value: float) -> float:

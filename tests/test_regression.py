@@ -251,8 +251,8 @@ def test_from_training_to_report(there, cache, bert, with_baselines):
         for of in (sk.root_mean_squared_error, sk.mean_absolute_error)
     )
     note = (
-        f"Always predicting {mean:.6g}, the mean of training, gives RMSE {rmse:.4f} and MAE "
-        f"{mae:.4f} on test."
+        f"Always predicting {mean:.6g}, the mean of training, gives RMSE {rmse:.2f} and MAE "
+        f"{mae:.3f} on test."
     )
     assert note in " ".join(done.stdout.split())
     listed = CliRunner().invoke(app, ["runs", "list", "--cache-dir", str(there), "--json"])
@@ -284,7 +284,7 @@ def test_from_training_to_report(there, cache, bert, with_baselines):
     whole = CliRunner().invoke(app, [*report, "--format", "markdown", "--backbone", str(bert)])
     assert whole.exit_code == 0, whole.output
     assert "Which labels are confused" not in whole.stdout and "accuracy" not in whole.stdout
-    for part in ("How sure the figures are", "Curves", "add most to the prediction", "largest err"):
+    for part in ("How sure the figures are", "Curves", "raise and lower the pred", "largest err"):
         assert part in whole.stdout
 
 
@@ -348,7 +348,7 @@ def test_cross_validation_and_curves(there, cache):
     of_folds = [labels[result.fold[0] == number].mean() for number in range(3)]
     assert np.ptp(of_folds) < labels.std() / 5
     text = str(cv)
-    assert "RMSE less than" in text and "in RMSE" in text and "accuracy" not in text
+    assert "RMSE minus that of" in text and "in RMSE" in text and "accuracy" not in text
     content = json.loads(json.dumps(result.as_json()))
     assert type(result).from_json(content).task is REGRESSION
     curve = spacelite.learning_curve(

@@ -27,7 +27,7 @@ from spacelite.cache.folder import CacheState
 from spacelite.cache.store import Cache, is_cache
 from spacelite.cache.texts import Duplicates, UnknownTokens
 from spacelite.data.splits import Text, joined, named
-from spacelite.document import Bullets, Line, Paragraph, Table, decimals
+from spacelite.document import Bullets, Line, Paragraph, Table, decimals, of_label
 from spacelite.errors import SpaceliteError
 from spacelite.heads.config import system_names
 from spacelite.inference.explanation import Explanation
@@ -283,7 +283,7 @@ class TextPredictions(Sequence[dict[str, Any]]):
             shown = [share] if unknown else []
             given = [", ".join(labels) or "–", values or "–"]
             if not self.record.probability_names:
-                given = [f"{row['value']:.6g}"]
+                given = [of_label(row["value"])]
             text = shortened(joined(self.texts[index]), MOST_SHOWN)
             lines.append(Line.of(*given, *shown, text))
         columns = ["Label", "Probability"]
@@ -424,7 +424,7 @@ class FilePredictions:
     def _frequent(self) -> str:
         """The most frequent labels with their counts, `3 good, 1 bad`, or where numbers lie."""
         if self.values is not None:
-            return "{:.6g} to {:.6g}, mean {:.6g}".format(*self.values)
+            return "{} to {}, mean {}".format(*map(of_label, self.values))
         given = [
             f"{count:,} {visible_name(name)}"
             for name, count in self.labels.most_common(MOST_LABELS)
@@ -510,9 +510,7 @@ class TextExplanation:
         explained, of_labels = self.explanation, []
         for label in self.shown:
             text = " ".join(
-                f"{word.text}({word.contribution:+.{explained.digits}f})"
-                if word.side
-                else word.text
+                f"{word.text}({word.share(2)})" if word.side else word.text
                 for word in explained.marked(label)
             )
             name = visible_name(explained.labels[label])
@@ -587,12 +585,13 @@ class Evaluation:
 
     def __repr__(self) -> str:
         figures, task = [], self.run.record.task
+        metric = task.metrics[task.headline]
         for split, scores in self.metrics.items():
             value = scores.get(task.headline)
-            figures.append(f"{split} {'unknown' if value is None else decimals(value, 4)}")
+            figures.append(f"{split} {'unknown' if value is None else metric.written(value)}")
         return visible(
             f"<run {self.run.id} evaluated on {self.record.dataset}: "
-            f"{task.metrics[task.headline].in_words} {', '.join(figures)}>"
+            f"{metric.in_words} {', '.join(figures)}>"
         )
 
     def _repr_html_(self) -> str:
@@ -610,7 +609,7 @@ def metrics_table(
     lines = [Line.of("Examples", *(f"{examples[split]:,}" for split in metrics))]
     for name, metric in task.metrics.items():
         values = [scores.get(name) for scores in metrics.values()]
-        figures = ["–" if value is None else decimals(value, 4) for value in values]
+        figures = ["–" if value is None else metric.written(value) for value in values]
         lines.append(Line.of(metric.heading, *figures))
     return Table("Evaluation", ["Metric", *metrics], lines, "evaluation")
 

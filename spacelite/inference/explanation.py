@@ -6,7 +6,6 @@ share is exact: nothing is approximated.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -22,7 +21,7 @@ from spacelite.cache.dtypes import stored_type
 from spacelite.cache.split import TokenRows
 from spacelite.cache.store import Cache
 from spacelite.data.splits import Pair, Source, Text
-from spacelite.document import decimals
+from spacelite.document import decimals, figure, of_label, with_sign
 from spacelite.errors import SpaceliteError
 from spacelite.heads.base import Tokens
 from spacelite.inference.prediction import Predictor, backbone_files, head_logits, warn_of_truncated
@@ -47,16 +46,25 @@ class Marked:
     side: str
     weight: float  # the size of its contribution relative to the largest one, in [0, 1]
     contribution: float  # its share in the label's logit, as in `Explanation.shares`
+    # Of shares in a number, the largest one, which decides how they are written.
+    strongest: float | None = None
+
+    def share(self, places: int) -> str:
+        """Its contribution as it is shown: `+0.12`, with so many decimals unless its size decides
+        on them."""
+        if self.strongest is None:
+            return f"{self.contribution:+.{places}f}"
+        return figure(self.contribution, self.strongest, signed=True).replace("−", "-")
 
 
-def marked(words: Sequence[str], shares: Sequence[float]) -> list[Marked]:
-    """Mark the words of a text that matter, given each word's share in a logit."""
+def marked(words: Sequence[str], shares: Sequence[float], of_number: bool = False) -> list[Marked]:
+    """Mark the words of a text that matter, given each word's share in a logit or number."""
     strongest = max(map(abs, shares), default=0.0) or 1.0
     text = []
     for word, share in zip(words, shares, strict=True):
         weight = abs(share) / strongest
         side = "" if weight <= WEAK else "for" if share > 0 else "against"
-        text.append(Marked(word, side, weight, share))
+        text.append(Marked(word, side, weight, share, strongest if of_number else None))
     return text
 
 
@@ -154,7 +162,7 @@ class Explanation:
         """The predicted labels with their probabilities: `positive (0.655)`, or `no label`; or the
         predicted number: `rating 3.7`."""
         if self.number is not None:
-            return f"{visible_name(self.labels[0])} {self.number:.6g}"
+            return f"{visible_name(self.labels[0])} {of_label(self.number)}"
         chances = dict(zip(self.labels, self.probabilities, strict=True))
         given = (f"{name} ({decimals(chances[name], 3)})" for name in self.given)
         return visible_name(", ".join(given)) or "no label"
@@ -185,13 +193,18 @@ class Explanation:
         """What is shown of the words, before the name of the label or the number."""
         return "words for and against" if self.number is None else "words that raise and lower"
 
-    @cached_property
-    def digits(self) -> int:
-        """Decimals of a share beside its word: two, or those that a number of this size needs."""
+    def written(self, share: float) -> str:
+        """A share, bias or logit with its sign, as tables show it: those of a number have a common
+        power of ten, and the decimals that the largest share needs."""
+        if self.number is None:
+            return with_sign(share)
         strongest = float(np.abs(self.shares).max(initial=0.0))
-        if self.number is None or not strongest:
-            return 2
-        return min(max(1 - math.floor(math.log10(strongest)), 0), 12)
+        return figure(share, strongest, max(map(abs, (*self.bias, *self.logits))), signed=True)
+
+    @property
+    def exact(self) -> str:
+        """How far the sum of bias and words is from the output at most: `5e-8`."""
+        return of_label(max(self.difference, 1e-16), 1)
 
     def legend(self, label: int | None) -> str:
         """What the numbers beside words mean, where the words of a label are shown; None for
@@ -262,7 +275,7 @@ class Explanation:
 
     def marked(self, label: int) -> list[Marked]:
         """The text's words, marked by their shares in a label's logit."""
-        return marked(*self.shown(label))
+        return marked(*self.shown(label), self.number is not None)
 
 
 def has_shares(run: Run) -> bool:

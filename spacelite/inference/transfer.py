@@ -12,7 +12,6 @@ import torch
 
 from spacelite.cache import texts
 from spacelite.cache.store import Cache
-from spacelite.document import decimals
 from spacelite.errors import SpaceliteError
 from spacelite.heads.base import Objective
 from spacelite.inference.prediction import require_kind
@@ -226,7 +225,7 @@ def _warn_of_seen(
     if of_new := record.metrics_unseen.get(record.split):
         others = int((~seen[record.split]).sum())
         figures = " and ".join(
-            f"{task.metrics[name].in_words} {decimals(of_new[name] or 0.0, 4)}"
+            f"{task.metrics[name].in_words} {task.metrics[name].written(of_new[name] or 0.0)}"
             for name in (task.headline, task.second)
         )
         sentence += f"; of the other {others:,} {record.split} examples: {figures}"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from spacelite.document import one_place
+from spacelite.document import decimals, figure, one_place, with_sign
 from spacelite.lazy import np
 from spacelite.types import Array
 
@@ -99,16 +99,26 @@ class Metric:
         """How far values are from the best possible one."""
         return self.most - values if self.higher_is_better else values - self.least
 
+    def written(self, value: float, places: int = 4, scale: float | None = None) -> str:
+        """A value as tables and sentences show it: with decimals, or in the unit of the labels as
+        `figure` writes it, beside the value `scale`."""
+        return figure(value, scale) if self.power else decimals(value, places)
+
+    @property
+    def in_points(self) -> bool:
+        """Whether differences are in points: the metric is a share."""
+        return (self.least, self.most) == (0.0, 1.0)
+
     def amount(self, difference: float) -> str:
-        """A difference: `1.3`, in points, or `0.0123` in the unit of the labels."""
-        if self.power:
-            return f"{difference:.3g}".replace("-", "−")
-        return one_place(100 * difference)
+        """A difference: `1.3`, in points, `0.0123` in the unit of the labels, or `0.012` of R²."""
+        if self.in_points:
+            return one_place(100 * difference)
+        return figure(difference) if self.power else with_sign(difference, 3).removeprefix("+")
 
     @property
     def of_amount(self) -> str:
         """What follows an amount: ` points of accuracy`, or ` in RMSE`."""
-        return f" in {self.in_words}" if self.power else f" points of {self.in_words}"
+        return f" points of {self.in_words}" if self.in_points else f" in {self.in_words}"
 
     @property
     def in_words(self) -> str:

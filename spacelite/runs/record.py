@@ -59,13 +59,14 @@ class SearchRecord:
         0.9123) from 18 combinations of learning rate and L`."""
         known = known_metrics().get(self.monitor)
         metric = self.monitor if known is None else known.in_words
-        value = "" if figure is None else f" {decimals(figure, 4)}"
+        if figure is not None:
+            metric += f" {decimals(figure, 4) if known is None else known.written(figure)}"
         symbols = {"head": "kind of head"}
         for kind in heads.KINDS.values():
             symbols |= settings.symbols(kind.config_type)
         *names, last = [symbols.get(name, name) for name in self.settings] or ["settings"]
         of = f"{', '.join(names)} and {last}" if names else last
-        return f"chosen on validation ({metric}{value}) from {self.tried:,} combinations of {of}"
+        return f"chosen on validation ({metric}) from {self.tried:,} combinations of {of}"
 
     def check(self) -> None:
         """Raise ValueError if the values of a record that was read mean nothing."""

@@ -27,7 +27,6 @@ from spacelite.document import (
     Heading,
     Line,
     Table,
-    decimals,
     p_value,
 )
 from spacelite.errors import SpaceliteError
@@ -198,25 +197,27 @@ class CrossValidation:
 
     def table(self) -> Table:
         """A line per head, the best first: metrics as means over folds with their standard
-        deviations, and by how much it is better than the best baseline, with the 95% interval."""
+        deviations, and the difference to the best baseline, with its 95% interval."""
         lines, baseline, task = [], self.baseline, self.task
         headline = task.metrics[task.headline]
         for name, system in self.named.items():
             cells: list[str | Cell] = [name]
             for metric in task.in_studies:
-                std = "" if metric == "ce" else f"± {decimals(system.deviation(metric), 3)}"
-                cells.append(Cell(decimals(system.mean(metric), 3), std))
+                mean, write = system.mean(metric), task.metrics[metric].written
+                std = f"± {write(system.deviation(metric), 3, mean)}"
+                std = "" if metric == "ce" or math.isnan(mean) else std
+                cells.append(Cell(write(mean, 3), std))
             if system is baseline:
                 cells.append("–")
             elif baseline is not None:
-                better, _ = self._better(system, baseline)
-                value, low, high = map(headline.amount, (better.value, *better.interval))
+                difference, _ = self.difference(system, baseline)
+                value, low, high = map(headline.amount, (difference.value, *difference.interval))
                 cells.append(f"{value} ({low} to {high})")
             lines.append(Line.of(*cells))
         more = []
         if baseline is not None:
-            what = "Points more" if headline.higher_is_better else f"{headline.short} less"
-            more = [f"{what} than {self.name_of(baseline)}"]
+            what = "Points more than" if headline.in_points else f"{headline.short} minus that of"
+            more = [f"{what} {self.name_of(baseline)}"]
         headings = ["System", *(task.metrics[metric].short for metric in task.in_studies), *more]
         return Table("Cross-validation", headings, lines, "cross-validation")
 
@@ -240,8 +241,9 @@ class CrossValidation:
             return sentences
         difference, p = self._better(trained[0], baseline)
         metric = self.task.metrics[self.task.headline]
-        low, high = map(metric.amount, difference.interval)
         ahead = difference.value > 0
+        by = difference if ahead else difference.reversed()
+        low, high = map(metric.amount, by.interval)
         chance = ""
         if p < SIGNIFICANT:
             verb = "beats" if ahead else "is worse than"
@@ -251,7 +253,7 @@ class CrossValidation:
         which = "the best head" if len(self.systems) > 2 else "the head"
         sentences.append(
             f"{self.name_of(trained[0])}, {which}, {verb} the best baseline, "
-            f"{self.name_of(baseline)}, by {metric.amount(abs(difference.value))}"
+            f"{self.name_of(baseline)}, by {metric.amount(by.value)}"
             f"{metric.of_amount}{chance} (95% interval {low} to {high}, {p_value(p)}; corrected "
             "resampled t-test of Nadeau and Bengio, which allows for the overlap of training sets)."
         )

@@ -31,7 +31,6 @@ from spacelite.document import (
     Plot,
     Series,
     Table,
-    decimals,
     p_value,
 )
 from spacelite.errors import SpaceliteError
@@ -229,15 +228,16 @@ class Curve:
                 if math.isnan(mean):
                     cells.append("–")
                 else:
-                    std = "" if math.isnan(deviation) else f"± {decimals(deviation, 3)}"
-                    cells.append(Cell(decimals(mean, 3), std))
+                    write = self.of.written
+                    std = "" if math.isnan(deviation) else f"± {write(deviation, 3, mean)}"
+                    cells.append(Cell(write(mean, 3), std))
             lines.append(Line.of(*cells))
         ahead = []
         for name, system in self.named.items():
             law = self.extrapolations[name]
             if followed(law):
                 value = float(system.mean(self.metric)[-1]) + self.of.sign * law.gain.value
-                ahead.append(decimals(value, 3))
+                ahead.append(self.of.written(value, 3))
             else:
                 ahead.append("–")
         if any(value != "–" for value in ahead):
@@ -305,11 +305,11 @@ class Curve:
             sentences.append(
                 f"The last step measured, from {self.sizes[-2]:,} to {self.sizes[-1]:,} examples, "
                 f"{'brought' if gain >= 0 else 'cost'} it {metric.amount(abs(gain))}"
-                f"{metric.of_amount if metric.power else ' points'}."
+                f"{' points' if metric.in_points else metric.of_amount}."
             )
         best_name, best = next(iter(self.named.items()))
         if best is not system:
-            figures = [decimals(float(head.mean(self.metric)[-1]), 3) for head in (best, system)]
+            figures = [metric.written(float(of.mean(self.metric)[-1]), 3) for of in (best, system)]
             sentences.append(
                 f"{best_name}, a baseline, is better than {name} at {self.sizes[-1]:,} examples: "
                 f"{figures[0]} to {figures[1]}."
@@ -334,7 +334,8 @@ class Curve:
         twice = f"Twice the labels ({2 * most:,} in place of {most:,})"
         metric, now, gain = self.of, float(means[-1]), law.gain.value
         low, high = law.gain.interval
-        step = f"{decimals(now, 3)} → {decimals(now + metric.sign * gain, 3)}, extrapolated"
+        after = metric.written(now + metric.sign * gain, 3, now)
+        step = f"{metric.written(now, 3)} → {after}, extrapolated"
         about = f"about {metric.amount(gain)}{metric.of_amount}"
         unit = now if metric.power else 1.0  # shares of a figure that has a unit
         if math.isnan(low):
@@ -355,7 +356,7 @@ class Curve:
     def _falls(self, name: str, system: HeadCurve) -> list[str]:
         """Where more examples first made the head clearly worse, as a sentence."""
         means, errors = system.mean(self.metric), self.standard_errors(system)
-        points = self.of.of_amount if self.of.power else " points"
+        points = " points" if self.of.in_points else self.of.of_amount
         if errors is None:
             return []
         for number in range(len(means) - 1):

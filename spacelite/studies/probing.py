@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
@@ -39,7 +40,6 @@ from spacelite.document import (
     Plot,
     Series,
     Table,
-    decimals,
 )
 from spacelite.errors import SpaceliteError
 from spacelite.heads import HeadConfig
@@ -187,12 +187,15 @@ class Sweep:
     def tables(self) -> list[Table]:
         """The probes and how far they are behind the chosen one; and what stands beside them."""
         of_split = self.split.capitalize()
-        behind = "Behind the chosen" if self.of.power else "Points behind the chosen"
+        behind = "Points behind the chosen"
+        if not self.of.in_points:
+            worse = "below" if self.of.higher_is_better else "above"
+            behind = f"{self.of.short} {worse} the chosen"
         lines = [
             Line.of(
                 f"{probe.name} (chosen)" if probe is self.choice else probe.name,
-                Cell(decimals(probe.validation, 3), best=probe is self.choice),
-                _shown(probe.figure),
+                Cell(self.of.written(probe.validation, 3), best=probe is self.choice),
+                self._shown(probe.figure),
                 "–" if probe is self.choice else self._amount(probe.behind),
             )
             for probe in [*self.probes, *self.baselines]
@@ -205,7 +208,7 @@ class Sweep:
         known = [name for name in beside if getattr(self.choice, name) is not None]
         if known:
             lines = [
-                Line.of(probe.name, *(_shown(getattr(probe, name)) for name in known))
+                Line.of(probe.name, *(self._shown(getattr(probe, name)) for name in known))
                 for probe in [*self.probes, *self.baselines]
             ]
             caption = f"What stands beside it: {self.of.in_words} on {self.split}"
@@ -259,12 +262,12 @@ class Sweep:
         if on_test:
             sentences.append(
                 f"Chosen: {choice.name}. Its {metric} on validation, "
-                f"{decimals(choice.validation, 3)}, is the best of {count} and therefore "
-                f"optimistic; on {self.split} it is {_shown(choice.figure)}, of "
+                f"{self.of.written(choice.validation, 3)}, is the best of {count} and therefore "
+                f"optimistic; on {self.split} it is {self._shown(choice.figure)}, of "
                 f"{self.examples:,} examples."
             )
         else:
-            sentences.append(f"Chosen: {choice.name}, {metric} {_shown(choice.figure)}.")
+            sentences.append(f"Chosen: {choice.name}, {metric} {self._shown(choice.figure)}.")
         others = [probe.behind for probe in self.probes if probe is not choice]
         behind = sum(of.low > 0 for of in others)
         ahead = sum(of.high < 0 for of in others)
@@ -279,7 +282,7 @@ class Sweep:
         if on_test and best is not choice:
             sentences.append(
                 f"Choosing by {self.split} itself would have taken {best.name} and reported "
-                f"{decimals(best.figure.value, 3)}, {self._amount(_negative(best.behind))}"
+                f"{self.of.written(best.figure.value, 3)}, {self._amount(_negative(best.behind))}"
                 f"{self.of.of_amount} better: that is what looking would have flattered it by."
             )
         elif on_test:
@@ -287,12 +290,12 @@ class Sweep:
         by_heart, control = choice.control, self.baselines[-1].control
         if by_heart is not None and control is not None:
             sentences.append(
-                "Control task (Hewitt & Liang 2019): a text's label is that of a random training "
-                "example, the same for all texts that begin with the same token "
-                f"({self.types:,} different ones; {self.known_types:.1%} of the texts of "
-                f"{self.split} begin with one of them). The chosen probe reaches "
-                f"{decimals(by_heart.value, 3)} on it, and one that reads nothing "
-                f"{decimals(control.value, 3)}: what lies between, it has learned by heart. "
+                "Control task (Hewitt & Liang 2019): texts that begin with the same token have the "
+                "same label, that of a training example drawn at random. Training texts begin with "
+                f"{self.types:,} different tokens; {self.known_types:.1%} of the {self.split} "
+                "texts begin with one of these. The chosen probe reaches "
+                f"{self.of.written(by_heart.value, 3)} on it, and one that reads nothing "
+                f"{self.of.written(control.value, 3)}: what lies between, it has learned by heart. "
                 "Selectivity is how much better it is on the data's labels."
             )
         else:
@@ -300,15 +303,15 @@ class Sweep:
                 "There is no control task: token ids are not known, or all texts begin alike."
             )
         sentences += [
-            f"A probe that reads {probe.name} reaches {decimals(probe.figure.value, 3)}; the "
-            f"chosen one is {self._amount(probe.behind)}{self.of.of_amount} better."
+            f"A probe that reads {probe.name} reaches {self.of.written(probe.figure.value, 3)}; "
+            f"the chosen one is {self._amount(probe.behind)}{self.of.of_amount} better."
             for probe in self.baselines
         ]
         if choice.beyond_random is not None:
             sentences.append(
                 f"On random weights ({self.random}), the same probe reaches "
-                f"{decimals(choice.random.value if choice.random else math.nan, 3)}: what the "
-                f"backbone has learned is worth {self._amount(choice.beyond_random)}"
+                f"{self.of.written(choice.random.value if choice.random else math.nan, 3)}: what "
+                f"the backbone has learned is worth {self._amount(choice.beyond_random)}"
                 f"{self.of.of_amount}."
             )
         elif self.wants_random:
@@ -318,6 +321,13 @@ class Sweep:
             )
         sentences.append(f"The choice and all that stands beside it took {self.seconds:.0f} s.")
         return sentences
+
+    def _shown(self, estimate: Estimate | None) -> str:
+        """`0.665 (0.644 to 0.686)`."""
+        if estimate is None:
+            return "–"
+        value, low, high = (re.sub("^-", "−", self.of.written(of, 3)) for of in astuple(estimate))
+        return f"{value} ({low} to {high})"
 
     def _amount(self, difference: Estimate) -> str:
         """`1.2 (−0.4 to 2.8)`, in points or in the unit of the labels."""
@@ -340,14 +350,6 @@ def _are(count: int) -> str:
 
 def _negative(estimate: Estimate) -> Estimate:
     return Estimate(-estimate.value, -estimate.high, -estimate.low)
-
-
-def _shown(estimate: Estimate | None) -> str:
-    """`0.665 (0.644 to 0.686)`."""
-    if estimate is None:
-        return "–"
-    value, low, high = (decimals(of, 3).replace("-", "−") for of in astuple(estimate))
-    return f"{value} ({low} to {high})"
 
 
 def _estimate_of(content: Mapping[str, Any] | None) -> Estimate | None:

@@ -71,9 +71,11 @@ class Task(ABC):
     fewest_classes: int = 1  # label names that a run has
     fewest_present: int = 2  # labels that training examples have
     stratified: bool = False  # whether folds have each label in the same proportion
-    beyond: str  # says how contributions are `centred`, after `adds_to` in reports
+    beyond: str  # says how contributions are `centred`, after `listed_words` in reports
     output: str = "logit"  # what the shares of words add up to, in explanations
-    adds_to: str = "each label's logit"  # what words add to, in reports
+    listed_words: str = "add most to each label's logit"  # what these do, in reports
+    # The words that reports list, with braces for the label: those whose share has this sign.
+    word_lists: Mapping[str, int] = {"{}": 1}
     # The heading of the examples that are predicted worst, and what their words add to.
     worst: tuple[str, str] = ("The most confident mistakes", "the most probable label's logit")
     # Kinds of heads that do not learn such labels, each with the one that does instead.
@@ -121,6 +123,10 @@ class Task(ABC):
     @abstractmethod
     def label_names(self, label: Any, names: Sequence[str]) -> list[str]:
         """Names of one example's labels; `label` is its row of a label array."""
+
+    def in_words(self, label: Any, names: Sequence[str]) -> str:
+        """What is predicted for an example, for readers: a number has few digits."""
+        return ", ".join(self.label_names(label, names)) or "none"
 
     @abstractmethod
     def as_json(self, names: Sequence[str]) -> dict[str, Any]:

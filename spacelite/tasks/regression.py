@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
-from spacelite.document import decimals
+from spacelite.document import figure, of_label
 from spacelite.lazy import np, torch
 from spacelite.metrics.scores import METRICS as OF_CLASSES
 from spacelite.metrics.scores import Metric, PerClass, Scores
@@ -126,7 +126,8 @@ class Regression(Task):
     fewest_present = 1
     beyond = ""
     output = "prediction"
-    adds_to = "the prediction"
+    listed_words = "raise and lower the prediction most"
+    word_lists: Mapping[str, int] = {"Words that raise {}": 1, "Words that lower {}": -1}
     worst = ("The largest errors", "the prediction")
     counterparts: Mapping[str, str] = {"logreg": "ridge"}
     refused: Mapping[str, str] = {
@@ -154,8 +155,8 @@ class Regression(Task):
     @override
     def spread(self, labels: Array) -> str:
         return (
-            f"{labels.min():.6g} to {labels.max():.6g}, mean {labels.mean():.6g}, standard "
-            f"deviation {labels.std():.4g}"
+            f"{of_label(labels.min())} to {of_label(labels.max())}, mean "
+            f"{of_label(labels.mean())}, standard deviation {figure(labels.std())}"
         )
 
     def strata(self, labels: Array) -> Array:
@@ -174,7 +175,11 @@ class Regression(Task):
 
     @override
     def label_names(self, label: Any, names: Sequence[str]) -> list[str]:
-        return [f"{float(label):.8g}"]
+        return [of_label(float(label), 8)]
+
+    @override
+    def in_words(self, label: Any, names: Sequence[str]) -> str:
+        return of_label(float(label), 4)
 
     @override
     def as_json(self, names: Sequence[str]) -> dict[str, Any]:
@@ -362,10 +367,10 @@ class Regression(Task):
     def simple_baseline(self, training: Array, labels: Array, names: Sequence[str]) -> str:
         mean = float(training.mean())
         of = Numbers(0.0, sums_of(labels, np.full(len(labels), mean)))
-        rmse, mae = (float(METRICS[name].compute(of) or 0.0) for name in ("rmse", "mae"))
+        rmse, mae = (figure(METRICS[name].compute(of) or 0.0) for name in ("rmse", "mae"))
         return (
-            f"Always predicting {mean:.6g}, the mean of training, gives RMSE {decimals(rmse, 4)} "
-            f"and MAE {decimals(mae, 4)}"
+            f"Always predicting {of_label(mean)}, the mean of training, gives RMSE {rmse} and MAE "
+            f"{mae}"
         )
 
     # For fitting, and for the labels of a different data set.

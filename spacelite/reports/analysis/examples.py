@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections import defaultdict
 from dataclasses import dataclass
@@ -15,9 +16,16 @@ from spacelite.cache import folder as caches
 from spacelite.cache import store
 from spacelite.cache.split import CachedSplit, spans
 from spacelite.data.splits import Source
+from spacelite.document import figure
 from spacelite.errors import SpaceliteError
 from spacelite.heads.base import Tokens
-from spacelite.inference.explanation import cached_example, explain, has_shares
+from spacelite.inference.explanation import (
+    Marked,
+    cached_example,
+    explain,
+    has_shares,
+    marked,
+)
 from spacelite.inference.prediction import backbone_files
 from spacelite.metrics.predictions import Predictions
 from spacelite.reports.analysis.groups import Group
@@ -54,6 +62,17 @@ class Mistake:
     words: list[str]
     shares: list[float]  # what each adds to the logit of the most probable label
     source: Source | None = None
+    of_number: bool = False
+
+    @property
+    def degree(self) -> str:
+        """The confidence, or the error, as it is shown: `0.98`, or `error 1.61`."""
+        return f"error {figure(self.confidence)}" if self.of_number else f"{self.confidence:.2f}"
+
+    @property
+    def marked(self) -> list[Marked]:
+        """The text's words, marked by their shares."""
+        return marked(self.words, self.shares, self.of_number)
 
     @property
     def place(self) -> str:
@@ -137,7 +156,7 @@ def _chosen(group: Group) -> tuple[str, Run, Predictions] | None:
 
 
 def _words(run: Run, split: CachedSplit, words: Words) -> dict[str, list[WordShare]]:
-    """For each label, the words with the highest mean share."""
+    """The words with the largest mean shares of each label, as `Task.word_lists` names them."""
     kind, labels = heads.kind(run.head.kind), run.record.label_names
     # By a word's tokens: the sums of what it adds to each label's logit, and its occurrences.
     total: dict[tuple[int, ...], Array] = defaultdict(lambda: np.zeros(len(labels) + 1))
@@ -162,14 +181,15 @@ def _words(run: Run, split: CachedSplit, words: Words) -> dict[str, list[WordSha
             word = words.spelled(tokens)  # different tokens may spell the same word
             spelled[word] = spelled.get(word, np.zeros_like(summed)) + summed
     strongest = {}
-    for c, label in enumerate(labels):
-        best = sorted(spelled.items(), key=lambda item: -item[1][c])[:MOST_WORDS]
-        strongest[label] = [
+    lists = run.record.task.word_lists.items()
+    for (c, label), (heading, sign) in itertools.product(enumerate(labels), lists):
+        best = sorted(spelled.items(), key=lambda item: -sign * item[1][c])[:MOST_WORDS]
+        strongest[heading.format(label)] = [
             WordShare(
                 word, int(summed[-1]), float(summed[c] / len(split)), float(summed[c] / summed[-1])
             )
             for word, summed in best
-            if summed[c] > 0
+            if sign * summed[c] > 0
         ]
     return strongest
 
@@ -201,10 +221,8 @@ def _mistakes(
     for number in order[badness[order] > 0][:MOST_MISTAKES].tolist():
         location = f"{split}:{int(predictions.index[number])}"
         names = run.record.label_names
-        actual, guess = (
-            ", ".join(task.label_names(labels[number], names)) or "none"
-            for labels in (predictions.labels, predicted)
-        )
+        actual = ", ".join(task.label_names(predictions.labels[number], names)) or "none"
+        guess = task.in_words(predicted[number], names)
         passage = cached_example(cache, location)
         explained = explain(run, passage, words, predictions.logits[number])
         mistakes.append(
@@ -215,6 +233,7 @@ def _mistakes(
                 float(badness[number]),
                 *explained.shown(explained.predicted),
                 explained.source,
+                task.of_numbers,
             )
         )
     return mistakes

@@ -20,7 +20,6 @@ from typing import Any, TypeVar
 from spacelite import heads, settings
 from spacelite.cache.store import Cache
 from spacelite.cache.texts import split_digest
-from spacelite.document import decimals
 from spacelite.errors import SpaceliteError
 from spacelite.heads.config import system_names
 from spacelite.metrics.predictions import Predictions
@@ -179,8 +178,8 @@ def _over_seeds(scores: Sequence[Scores], task: Task) -> dict[str, MeanStd | Non
 
 
 def with_best(rows: Sequence[Row]) -> list[Row]:
-    """Mark the best figures of the measured and of the published rows, compared at the four
-    decimals that are printed; a single row of a kind has no best figures, and rows of a sweep
+    """Mark the best figures of the measured and of the published rows, compared as
+    they are printed; a single row of a kind has no best figures, and rows of a sweep
     that validation did not choose do not count. A table of published rows marks only what these
     have figures of."""
     published = [row for row in rows if row.kind == "published"]
@@ -192,7 +191,7 @@ def with_best(rows: Sequence[Row]) -> list[Row]:
             continue
         for kind in ("measured", "published"):
             means = {
-                number: float(decimals(value.mean, 4))
+                number: float(metric.written(value.mean).replace(",", ""))
                 for number, row in enumerate(rows)
                 if row.kind == kind and row.chosen and (value := row.figures[name]) is not None
             }

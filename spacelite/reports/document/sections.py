@@ -17,7 +17,7 @@ from spacelite.document import (
     Paragraph,
     Plot,
     Table,
-    decimals,
+    figure,
     p_value,
     with_sign,
 )
@@ -30,7 +30,7 @@ from spacelite.reports.analysis.groups import MeanStd, Section
 from spacelite.reports.document import wording
 from spacelite.reports.document.tables import figure_cell, short_id, systems_table
 from spacelite.studies import answers
-from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL, TASKS, known_metrics
+from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL, TASKS, Task, known_metrics
 
 LARGEST_MATRIX = 20  # labels
 MOST_CONFUSIONS = 30
@@ -82,40 +82,43 @@ def _comparisons(part: GroupFindings, number: int) -> list[Block]:
         for pair in analysis.pairs
     ]
     of = known_metrics()[metric]
-    heading = f"{of.heading} difference (points)"
-    if of.power:
-        heading = f"{of.heading}, first lower by"
+    heading = f"{of.heading} difference{' (points)' if of.in_points else ''}"
+    caption = "All pairs, first minus second"
+    if not of.higher_is_better:
+        caption += f" (below 0: the first has the lower {of.in_words}, which is better)"
     columns = ["First", "Second", heading, "95% interval", "p (Holm)"]
     return [
         Heading(2, "Is the difference real?"),
         Paragraph(wording.method(part.section, analysis)),
         Bullets(wording.verdicts(analysis)),
-        Table("All pairs, first minus second", columns, lines, "pairs", folded=True),
+        Table(caption, columns, lines, "pairs", folded=True),
     ]
 
 
 def _signed(metric: str, difference: Difference) -> tuple[str, str]:
-    """A difference with its sign, and its interval."""
+    """A difference of the metric with its sign, and its interval."""
     of = known_metrics()[metric]
-    value = with_sign(100 * difference.value, 1)
-    if of.power:
-        value = f"{'+' if difference.value > 0 else ''}{of.amount(difference.value)}"
-    return value, wording.interval(metric, difference)
+    if not of.higher_is_better:  # by how much the first is better, so far
+        difference = difference.reversed()
+    amount = of.amount(difference.value)
+    above = difference.value > 0 and amount.strip("0.")
+    return f"{'+' if above else ''}{amount}", wording.interval(metric, difference)
 
 
 def _curves(part: GroupFindings, number: int) -> list[Block]:
     analysis = part.analysis
     if not analysis.curves:
         return []
-    lines, drawn = [], drawn_metrics(analysis.curves)
+    lines, drawn, of = [], drawn_metrics(analysis.curves), TASKS[analysis.task].metrics
     for curve in analysis.curves:
         for split, figures in curve.splits.items():
-            cells = [
-                figure_cell(MeanStd(means[-1], None if stds is None else stds[-1]))
-                for means, stds in (figures[metric] for metric in drawn)
-            ]
+            last = {
+                metric: MeanStd(means[-1], None if stds is None else stds[-1])
+                for metric, (means, stds) in figures.items()
+            }
+            cells = [figure_cell(last[metric], of[metric]) for metric in drawn]
             lines.append(Line.of(f"{curve.name}, {split}", *cells))
-    columns = ["System", *(known_metrics()[metric].heading for metric in drawn)]
+    columns = ["System", *(of[metric].heading for metric in drawn)]
     text = (
         "Figures after every epoch, mean over seeds; the band is one standard deviation over "
         "seeds. Solid: validation; dotted: train, accumulated while the weights move."
@@ -227,13 +230,15 @@ def _intervals(part: GroupFindings, number: int) -> list[Block]:
     systems = [system for system in part.analysis.systems if system.intervals]
     if not systems:
         return []
-    metrics = [known_metrics()[name] for name in systems[0].intervals]
+    metrics = TASKS[part.analysis.task].metrics
     lines = [
         Line.of(
             wording.of_seed(system.name, system.seed),
             *(
-                Cell(decimals(value, 4), f"({decimals(low, 4)} to {decimals(high, 4)})")
-                for value, (low, high) in system.intervals.values()
+                Cell(of.written(value), f"({of.written(low)} to {of.written(high)})")
+                for of, (value, (low, high)) in (
+                    (metrics[name], figures) for name, figures in system.intervals.items()
+                )
             ),
         )
         for system in systems
@@ -245,7 +250,12 @@ def _intervals(part: GroupFindings, number: int) -> list[Block]:
             "Of the head with the lowest seed, with 95% intervals of a bootstrap over the "
             f"{part.section.examples[split]:,} {split} examples."
         ),
-        Table("Figures", ["System", *(of.heading for of in metrics)], lines, "intervals"),
+        Table(
+            "Figures",
+            ["System", *(metrics[name].heading for name in systems[0].intervals)],
+            lines,
+            "intervals",
+        ),
     ]
 
 
@@ -257,27 +267,36 @@ def _words(part: GroupFindings, number: int) -> list[Block]:
     blocks: list[Block] = [
         Heading(2, "Which words matter"),
         Paragraph(
-            f"Of the head {examples.run} ({examples.name}): the words that add most to "
-            f"{task.adds_to}{task.beyond}, over the {part.section.split} split. Per text: all its "
+            f"Of the head {examples.run} ({examples.name}): the words that {task.listed_words}"
+            f"{task.beyond}, over the {part.section.split} split. Per text: all its "
             "occurrences together, divided by the number of texts; each time: for one occurrence. "
             "The shares are exact."
         ),
     ]
     for label, words in examples.words.items():
         if not words:
-            blocks.append(Paragraph(f"No word contributes to {label}."))
+            none = f"{label}: none." if task.of_numbers else f"No word contributes to {label}."
+            blocks.append(Paragraph(none))
             continue
+        means, each = ([getattr(word, name) for word in words] for name in ("mean", "each"))
         lines = [
             Line.of(
                 word.word,
-                Cell(with_sign(word.mean), weight=word.mean / words[0].mean),
-                with_sign(word.each),
+                Cell(_share(task, word.mean, means), weight=word.mean / words[0].mean),
+                _share(task, word.each, each),
                 f"{word.count:,}",
             )
             for word in words
         ]
         blocks.append(Table(label, ["Word", "Per text", "Each time", "Count"], lines, "words"))
     return blocks
+
+
+def _share(task: Task, value: float, column: Sequence[float]) -> str:
+    """What a word adds, in a column of such figures."""
+    if not task.of_numbers:
+        return with_sign(value)
+    return figure(value, max(map(abs, column)), signed=True)
 
 
 def _rationales(part: GroupFindings, number: int) -> list[Block]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from spacelite.document import LARGEST, Cell, Line, Table, decimals, with_sign
+from spacelite.document import LARGEST, Cell, Line, Table, with_sign
 from spacelite.heads.config import system_names
-from spacelite.metrics.scores import Metric
+from spacelite.metrics.scores import METRICS, Metric
 from spacelite.reports.analysis.groups import CHOSEN, MeanStd, Section, grouped
 from spacelite.runs.store import Run
-from spacelite.tasks import known_metrics
+from spacelite.tasks import known_metrics, scored_by
 
 # Kinds of lines: the figures of another split; a setting of a sweep that validation did not choose;
 # one that belongs to the same run as the line above.
@@ -30,10 +30,13 @@ def systems_table(
     for row in section.rows:
         signed = row.kind == "difference"
         best = row.tried > 1 and row.chosen
-        chosen_by = [figure_cell(row.validation, places=places)] if is_sweep else []
+        of = metrics[row.headline]
+        chosen_by = [figure_cell(row.validation, of, places=places)] if is_sweep else []
         figures = [
-            figure_cell(row.figures[name], best=name in row.best, signed=signed, places=places)
-            for name in metrics
+            figure_cell(
+                row.figures[name], metric, best=name in row.best, signed=signed, places=places
+            )
+            for name, metric in metrics.items()
         ]
         weights = (row.inter, row.intra) if of_published else ()
         params, *counts = (
@@ -45,7 +48,7 @@ def systems_table(
         other = row.by_split.get(also or "")
         if other is not None and also != section.split:
             before, after = [""] * len([params, *chosen_by]), [""] * len(counts)
-            figures = [figure_cell(other[name], places=places) for name in metrics]
+            figures = [figure_cell(other[name], of, places=places) for name, of in metrics.items()]
             lines.append(Line.of(f"on {also}", *before, *figures, *after, kind=SPLIT))
     of = metrics[section.rows[0].headline]
     chosen_by_heading = f"Val. {of.short}" if short else f"Validation {of.in_words}"
@@ -61,9 +64,10 @@ def systems_table(
 
 
 def shown_metrics(figures: Sequence[Mapping[str, Any]]) -> dict[str, Metric]:
-    """The metrics that systems have, by name; without the loss where none has it."""
+    """The metrics that systems of a task have, by name; without the loss where none has it."""
+    of_task = scored_by(figures[0]).metrics
     return {
-        name: metric
+        name: of_task.get(name, metric)
         for name, metric in known_metrics().items()
         if any(name in of for of in figures)
         and (name != "loss" or any(of.get(name) is not None for of in figures))
@@ -76,20 +80,31 @@ def _listed_metrics(runs: Sequence[Run], figures: Sequence[Mapping[str, Any]]) -
     tasks = dict.fromkeys(run.record.task for run in runs)
     same = all(of.get("loss") in (None, of.get(task.plain_loss)) for of in figures for task in tasks
                if task.headline in of)  # fmt: skip
-    names = dict.fromkeys(name for task in tasks for name in task.listed)
-    return {name: known_metrics()[name] for name in names if not (same and name == "loss")}
+    return {
+        name: task.metrics[name]
+        for task in tasks
+        for name in task.listed
+        if not (same and name == "loss")
+    }
 
 
 def figure_cell(
-    value: MeanStd | None, *, best: bool = False, signed: bool = False, places: int = 4
+    value: MeanStd | None,
+    of: Metric = METRICS["accuracy"],
+    *,
+    best: bool = False,
+    signed: bool = False,
+    places: int = 4,
 ) -> Cell:
-    """A figure with its standard deviation over seeds, or a dash: `0.6210`, `+0.0120` or `−0.0120`
-    when signed, and `± 0.0030`."""
+    """A figure of a metric with its standard deviation over seeds, or a dash: `0.6210`, `+0.0120`
+    or `−0.0120` when signed, and `± 0.0030`."""
     if value is None:
         return Cell("–", best=best)
-    write = with_sign if signed and abs(value.mean) < LARGEST else decimals
-    std = "" if value.std is None else f"± {decimals(value.std, places)}"
-    return Cell(write(value.mean, places), std, best=best)
+    mean = of.written(value.mean, places)
+    if signed and abs(value.mean) < LARGEST:
+        mean = with_sign(value.mean, places)
+    std = "" if value.std is None else f"± {of.written(value.std, places, value.mean)}"
+    return Cell(mean, std, best=best)
 
 
 def number(value: float | None) -> str:
@@ -113,7 +128,9 @@ def trained_table(runs: Sequence[Run], places: int = 4) -> Table:
         (run, *others) = of_row.runs
         of_run = f"{1 + len(others)} seeds" if others else run.name or short_id(run.id)
         cache = [run.record.cache] if caches > 1 else []
-        figures = [figure_cell(row.figures.get(name), places=places) for name in metrics]
+        figures = [
+            figure_cell(row.figures.get(name), of, places=places) for name, of in metrics.items()
+        ]
         lines.append(Line.of(row.system, *cache, of_run, *figures, kind=row.kind))
     splits = sorted({section.split for section, *_ in rows})
     on = ", or on ".join(splits) + (" where there is no test split" if len(splits) > 1 else "")
@@ -139,8 +156,8 @@ def runs_table(runs: Sequence[Run]) -> Table:
         for index, (split, scores) in enumerate(run.record.metrics.items()):
             name = [system, run.record.name or short_id(run.id), ""][min(index, 2)]
             of_run = [number(seed) if index == 0 else ""] if seeded else []
-            figures = [scores.get(metric) for metric in metrics]
-            texts = ("–" if value is None else decimals(value, 4) for value in figures)
+            figures = [(metric, scores.get(name)) for name, metric in metrics.items()]
+            texts = ("–" if value is None else of.written(value) for of, value in figures)
             kind = CONTINUED if index else ""
             lines.append(Line.of(name, *of_run, split, *texts, kind=kind))
     headings = ["Seed"] if seeded else []

@@ -12,7 +12,7 @@ from html import escape
 from typing import Any
 
 from spacelite.document import Block, Bullets, Cell, Heading, Line, Mistakes, Paragraph, Table
-from spacelite.inference.explanation import Marked, marked
+from spacelite.inference.explanation import Marked
 from spacelite.reports.analysis.examples import Mistake
 from spacelite.visible import visible
 
@@ -79,7 +79,7 @@ class Markup(ABC):
 
     def mistake(self, mistake: Mistake) -> str:
         """What was predicted, and the text."""
-        return f"{self.escaped(mistake.about)} ({mistake.confidence:.2f}): {self.words(mistake)}"
+        return f"{self.escaped(mistake.about)} ({mistake.degree}): {self.words(mistake)}"
 
     def words(self, mistake: Mistake) -> str:
         """A text in which words are strong if they contribute more than half as much to the
@@ -182,8 +182,8 @@ class Plain(Markup):
         """A text in which words that matter at least half as much as the strongest have their share
         beside them: `dull(+0.12)`."""
         return " ".join(
-            f"{word.text}({word.contribution:+.2f})" if word.weight >= 0.5 else word.text
-            for word in marked(mistake.words, mistake.shares)
+            f"{word.text}({word.share(2)})" if word.weight >= 0.5 else word.text
+            for word in mistake.marked
             if word.text
         )
 
@@ -337,8 +337,8 @@ class Fragment(Markup):
 
     def mistake(self, mistake: Mistake) -> str:
         """What was predicted, above the text."""
-        text = marked_text(marked(mistake.words, mistake.shares))
-        return f"<p><b>{escape(mistake.about)}</b> ({mistake.confidence:.2f})</p>{text}"
+        text = marked_text(mistake.marked)
+        return f"<p><b>{escape(mistake.about)}</b> ({mistake.degree})</p>{text}"
 
 
 def fragment(blocks: Sequence[Block]) -> str:
@@ -355,7 +355,7 @@ def marked_text(words: Sequence[Marked]) -> str:
             style = f"background:rgba({COLOURS[word.side]},{0.15 + 0.45 * word.weight:.2f})"
             text = (
                 f'<span style="{style};border-radius:3px;padding:0 2px" '
-                f'title="{word.contribution:+.4f}">{text}</span>'
+                f'title="{word.share(4)}">{text}</span>'
             )
         parts.append(text)
     return f'<p style="line-height:1.8">{" ".join(parts)}</p>'

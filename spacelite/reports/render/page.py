@@ -24,7 +24,7 @@ from spacelite.document import (
     with_sign,
 )
 from spacelite.heads.additive import SPACE
-from spacelite.inference.explanation import Explanation, Marked, marked
+from spacelite.inference.explanation import Explanation, Marked
 from spacelite.reports.render import plots
 from spacelite.types import Array
 from spacelite.visible import visible_name
@@ -58,7 +58,7 @@ class Element:
             element.keys, panels = plots.panels(block)
             element.panels = [(f"{block.name}-{i}", panel) for i, panel in enumerate(panels)]
         elif isinstance(block, Mistakes):
-            element.texts = [marked(mistake.words, mistake.shares) for mistake in block.items]
+            element.texts = [mistake.marked for mistake in block.items]
         return element
 
 
@@ -139,7 +139,7 @@ def explanation_page(
 def _of_label(explanation: Explanation, label: int) -> list[Block | Element]:
     """The text with each word's share in a label's logit."""
     words, bias, total = (
-        with_sign(value, explanation.digits + 2)
+        explanation.written(value)
         for value in (
             explanation.shares[:, label].sum(),
             explanation.bias_shown[label],
@@ -148,7 +148,7 @@ def _of_label(explanation: Explanation, label: int) -> list[Block | Element]:
     )
     sum_of_shares = (
         f"Words {words} and bias {bias} add up to the {explanation.task.output} {total}, to within "
-        f"{max(explanation.difference, 1e-16):.0e}. {explanation.recomputed}"
+        f"{explanation.exact}. {explanation.recomputed}"
     ).rstrip()
     return [
         Paragraph(explanation.legend(label)),
@@ -200,7 +200,12 @@ def _spaces(explanation: Explanation, label: int, latent: int | None) -> list[Bl
     _, words, of_words = zip(*of_tokens, strict=True)
     panels = [
         plots.concept_space(
-            explanation.labels[c], spaces[c], words, of_words, explanation.column(label)
+            explanation.labels[c],
+            spaces[c],
+            words,
+            of_words,
+            list(map(explanation.written, of_words)),
+            explanation.column(label),
         )
         for c in shown
     ]
@@ -223,11 +228,10 @@ def _spaces(explanation: Explanation, label: int, latent: int | None) -> list[Bl
 def _share_lines(explanation: Explanation, shares: Array) -> list[Line]:
     """A line per word with its shares, (n, k), shaded by their size."""
     strongest = float(np.abs(shares).max(initial=0.0)) or 1.0
-    places = explanation.digits + 2
     return [
         Line.of(
             word.name,
-            *(Cell(with_sign(share, places), weight=abs(share) / strongest) for share in of_word),
+            *(Cell(explanation.written(share), weight=abs(share) / strongest) for share in of_word),
         )
         for word, of_word in zip(explanation.words, shares.tolist(), strict=True)
     ]
@@ -249,7 +253,7 @@ def _every_word(explanation: Explanation) -> Table:
         ("bias", "bias", explanation.bias_shown),
         (output, "logit", explanation.logits_shown),
     ):
-        cells = (with_sign(value, explanation.digits + 2) for value in values)
+        cells = (explanation.written(value) for value in values)
         lines.append(Line.of(name, *cells, kind=kind))
     columns = ["Word", *explanation.labels]
     return Table(f"Shares of words in the {output}s", columns, lines, "shares")

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from spacelite.document import Chart, Plot, decimals, with_sign
+from spacelite.document import Chart, Plot, decimals, figure
 from spacelite.reports.analysis.comparisons import (
     Analysis,
     CalibrationFigures,
@@ -41,6 +41,7 @@ MARKERS: tuple[Marker, ...] = (
     ("triangle-up", "^", "▲"), ("cross", "P", "✚"),
 )  # fmt: skip
 FOR, NEUTRAL, AGAINST = "#1f9d78", "#a9b1ba", "#d9702b"
+POWERS = {"exponentformat": "e"}  # 1e+12 on axes, where plotly would write 1T
 MARGINS = {"l": 46, "r": 8, "t": 8, "b": 36}
 
 ACROSS = 4  # reliability diagrams, or names in a legend, side by side
@@ -152,12 +153,13 @@ def _epoch_panel(analysis: Analysis, metric: str) -> Panel:
             )  # fmt: skip
     step = max(1, max(len(curve.epochs) for curve in analysis.curves) // 5)
     axis = {"title": "epoch", "dtick": step, "tick0": 0}
-    title = known_metrics()[metric].heading
+    of = known_metrics()[metric]
     ranges = "; ".join(
-        f"{trace.name} from {trace.y[0]:.3f} to {trace.y[-1]:.3f}" for trace in of_splits[1]
+        f"{trace.name} from {of.written(trace.y[0], 3)} to {of.written(trace.y[-1], 3)}"
+        for trace in of_splits[1]
     )
-    summary = f"{title} on validation by epoch: {ranges}."
-    return _panel(title, summary, figure, margin=MARGINS, xaxis=axis, height=250)
+    summary = f"{of.heading} on validation by epoch: {ranges}."
+    return _panel(of.heading, summary, figure, margin=MARGINS, xaxis=axis, yaxis=POWERS, height=250)
 
 
 def _add(
@@ -183,7 +185,7 @@ def _add(
         x=trace.x, y=[None if math.isnan(y) else y for y in _short(trace.y)], name=name,
         mode="lines+markers" if symbol else "lines", marker={"symbol": symbol},
         line={"color": trace.colour, "dash": dash, "width": 1.8},
-        hovertemplate=f"{hover}: %{{y:.4f}}<extra></extra>",
+        hovertemplate=f"{hover}: %{{y:.4~g}}<extra></extra>",
     )  # fmt: skip
 
 
@@ -211,11 +213,13 @@ def learning_curve_panel(chart: Chart) -> tuple[list[Trace], Panel]:
                 x=[size], y=_short([value]), mode="markers",
                 marker={"symbol": "circle-open", "color": trace.colour, "size": 8},
                 error_y=None if math.isnan(low) else whiskers,
-                hovertemplate=f"{hover}: %{{y:.4f}}, extrapolated<extra></extra>",
+                hovertemplate=f"{hover}: %{{y:.4~g}}, extrapolated<extra></extra>",
             )  # fmt: skip
     ticks = {"tickvals": chart.sizes, "ticktext": chart.ticks, "tickangle": 0}
     axis = {"type": "log" if chart.logarithmic else "linear", "title": chart.axis, **ticks}
-    panel = _panel(chart.heading, chart.text, figure, margin=MARGINS, height=420, xaxis=axis)
+    panel = _panel(
+        chart.heading, chart.text, figure, margin=MARGINS, height=420, xaxis=axis, yaxis=POWERS
+    )
     return traces, panel
 
 
@@ -265,19 +269,24 @@ def _own_error(system: SystemAnalysis, of: CalibrationFigures) -> str:
 
 
 def concept_space(
-    label: str, points: Array, words: Sequence[str], shares: Sequence[float], about: str
+    label: str,
+    points: Array,
+    words: Sequence[str],
+    shares: Sequence[float],
+    written: Sequence[str],
+    about: str,
 ) -> Panel:
     """The concept space of a label: the n tokens of a text as points, (n, 1 to 3), and their
-    centroid. Hovering shows a token's word; the word's share in the logit that `about` names (`for
-    positive`) gives its colour."""
+    centroid. Hovering shows a token's word and its share, as `written`, in the logit that `about`
+    names (`for positive`); the share gives its colour."""
     from plotly import graph_objects
 
     axes = points.shape[1]
     centroid = points.mean(axis=0)
     strongest = max(map(abs, shares), default=0.0) or 1.0
     shown = [
-        f"{html.escape(w)}<br>{with_sign(s)} {html.escape(about)}"
-        for w, s in zip(words, shares, strict=True)
+        f"{html.escape(w)}<br>{share} {html.escape(about)}"
+        for w, share in zip(words, written, strict=True)
     ]
     marker = {
         "color": list(shares), "cmin": -strongest, "cmax": strongest, "size": 4,
@@ -306,7 +315,7 @@ def concept_space(
 
 def _short(values: Iterable[float]) -> list[float]:
     """Rounded: digits too small to see would make up half of the page."""
-    return [round(float(value), 5) for value in values]
+    return [float(f"{value:.5g}") for value in values]
 
 
 def _panel(title: str, summary: str, figure: Any, **layout: Any) -> Panel:
@@ -464,7 +473,11 @@ def in_characters(chart: Chart, *, width: int = DRAWN_WIDTH, plain: bool = False
     if not points:
         return ""
     ticks, low, high, places = _ticks([value for _, value in points])
-    labels = {tick: f"{tick:.{places}f}" for tick in ticks}
+    largest = max(abs(low), abs(high))
+    labels = {
+        tick: f"{tick:.{places}f}" if 1e-4 < largest < 1e7 else figure(tick, largest)
+        for tick in ticks
+    }
     left = max(map(len, labels.values())) + 1
     columns, rows = width - left - 3, DRAWN_HEIGHT - 3
     scale = math.log if chart.logarithmic else float
@@ -513,8 +526,9 @@ def in_characters(chart: Chart, *, width: int = DRAWN_WIDTH, plain: bool = False
 def _ticks(values: list[float]) -> tuple[list[float], float, float, int]:
     """Round numbers for the vertical axis, its ends, and the decimals of the numbers."""
     least, most = min(values), max(values)
-    if most - least < 1e-9:
-        least, most = least - 0.05, most + 0.05
+    size = max(abs(least), abs(most)) or 1.0
+    if most - least < 1e-9 * size:
+        least, most = least - 0.05 * size, most + 0.05 * size
     power = 10 ** math.floor(math.log10((most - least) / TICKS))
     step = next(s * power for s in STEPS if (most - least) / (s * power) <= TICKS)
     places = max(0, -math.floor(math.log10(step) + 1e-9))
