@@ -27,6 +27,7 @@ from spacelite.metrics.significance import accuracy_difference
 from spacelite.reports.analysis.comparisons import tested_pairs
 from spacelite.reports.analysis.groups import SeedRuns
 from spacelite.tasks import majority
+from spacelite.training.plan import PRESETS
 
 SPACE = {"head": "space", "latent": 3, "epochs": 15, "learning_rate": 2e-4}
 TUNED = {
@@ -50,7 +51,8 @@ STEPS = [
     ("additive (mean+ngrams)", {"head": "additive", "blocks": "mean+ngrams"}),
     ("additive (layers+ngrams)", {"head": "additive", "blocks": "layers+ngrams"}),
     ("the same, up to 3-grams", {"head": "additive", "blocks": "layers+ngrams", "max_ngram": 3}),
-    ("preset best: the same with space L=32", {"preset": "best"}),
+    ("and space L=32", {**PRESETS["best"], "blocks": "layers+ngrams+space", "learning_rate": 2e-3}),
+    ("preset best: and attention L=32", {"preset": "best"}),
 ]
 METRICS = {"accuracy": "accuracy", "f1_macro": "macro F1", "auroc": "AUROC", "ce": "CE"}
 
@@ -75,7 +77,8 @@ def measured(name, arguments, system, predictions):
         "system": name,
         "arguments": arguments,
         "seeds": None if system.fixed else [record.seed for record in records],
-        "validation_accuracy": [record.metrics["validation"]["accuracy"] for record in records],
+        **{f"validation_{metric}": [record.metrics["validation"][metric] for record in records]
+           for metric in METRICS},
         **{metric: [record.metrics[record.split][metric] for record in records]
            for metric in METRICS},
         "ece": [calibration(*own.decisions()).error for own in predictions],
