@@ -61,6 +61,7 @@ def reproduce(
     seeds: str = "3",
     limit: int | None = None,
     device: str = "auto",
+    precision: str = "auto",
     tokens_per_batch: int | None = None,
     data_dir: Path | None = None,
     cache_dir: Path = CACHE_DIR,

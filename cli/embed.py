@@ -79,9 +79,6 @@ def embed(
         prefix: What each text is read with, such as "query: " for E5.
         layers: Also keep the mean of every layer, in a separate file; --layers adds them to a
             finished cache. [default: --layers for a new cache]
-        precision: Number type of the backbone's weights and forward pass: float32, bfloat16
-            (about twice as fast on CPUs with AMX), float16, or auto for float32 on a CPU and
-            half precision on a GPU.
         revision: Commit, branch or tag of a hub backbone.
         test_fraction: Fraction of the training texts that become the test split, if the data have
             none. Each text alone decides, so added rows move no other.

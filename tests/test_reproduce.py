@@ -153,7 +153,9 @@ def test_the_command_prints_all_rows(options):
     assert "choose one of bert-base, imdb-distilbert-5" in refusal(reproduce, "none", options)
 
 
-@pytest.mark.parametrize("wrong", [{"limit": 0}, {"data_dir": Path("/nowhere")}], ids=str)
+@pytest.mark.parametrize(
+    "wrong", [{"limit": 0}, {"data_dir": Path("/nowhere")}, {"precision": "int8"}], ids=str
+)
 def test_options_that_cannot_be_are_refused_at_once(wrong, options):
     ((name, value),) = wrong.items()
     message = refusal(reproduce, None, replace(options, **wrong))

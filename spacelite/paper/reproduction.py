@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from spacelite import heads
-from spacelite.backbones.model import resolve_device
+from spacelite.backbones.model import PRECISIONS, resolve_device
 from spacelite.cache import embedding
 from spacelite.cache.spec import Encoding
 from spacelite.cache.store import Cache
@@ -23,6 +23,7 @@ from spacelite.progress import OnProgress
 from spacelite.runs import store
 from spacelite.runs.record import run_id
 from spacelite.runs.store import Run
+from spacelite.settings import one_of, require
 from spacelite.training import loop
 from spacelite.training.config import TrainingConfig
 from spacelite.training.plan import seed_list
@@ -40,6 +41,7 @@ class ReproduceOptions:
     limit: int | None = None
     data_dir: Path | None = None
     device: str = "auto"
+    precision: str = "auto"
     tokens_per_batch: int | None = None
 
 
@@ -65,6 +67,7 @@ def reproduce(
         )
     if options.data_dir is not None and not options.data_dir.is_dir():
         raise SpaceliteError(f"data_dir={options.data_dir}: there is no such folder", ["data_dir"])
+    require("precision", options.precision, one_of(*PRECISIONS))
     outcomes, measuring = [RowOutcome(row) for row in rows], _Measuring(options, on_progress)
     passes: dict[tuple[str, str, int], list[RowOutcome]] = {}
     for outcome in outcomes:
@@ -108,6 +111,7 @@ class _Measuring:
                 backbone=backbone,
                 max_length=protocol()["max_length"],
                 device=options.device,
+                precision=options.precision,
                 tokens_per_batch=options.tokens_per_batch,
             )
             return embedding.embed(
