@@ -224,7 +224,7 @@ class RunModel:
     def explain(self, text: str) -> dict[str, Any]:
         """Each word's share in each label's logit."""
         tokens = self._predictor.tokenize([text])
-        found = explanation.explain_tokens(self._predictor, text, tokens)
+        ((_, found),) = explanation.explain_tokens(self._predictor, [text], tokens)
         words = [(word.text, word.special, word.unknown) for word in found.words]
         values = found.shares, found.bias_shown, found.logits_shown
         return explained(found.task, found.labels, words, *values)

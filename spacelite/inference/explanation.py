@@ -6,7 +6,7 @@ share is exact: nothing is approximated.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -425,30 +425,38 @@ def explain_text(
     predictor = Predictor(run, backbone=backbone, device=device)
     tokens = predictor.tokenize([text], on_progress)
     warn_of_truncated(run, tokens.truncated, 1)
-    return explain_tokens(predictor, text, tokens, on_progress)
+    ((_, explanation),) = explain_tokens(predictor, [text], tokens, on_progress)
+    return explanation
 
 
 def explain_tokens(
     predictor: Predictor,
-    text: Text,
+    texts: Sequence[Text],
     tokens: Tokenized,
     on_progress: OnProgress = lambda phase, done, total: None,
-) -> Explanation:
-    """Explain the prediction of a predictor's run for a text, of which it made the tokens."""
-    run, difference = predictor.run, None
-    if run.head.reads_layers:
-        rows = _all_layers(predictor, tokens, on_progress)
-        logits = _layer_logits(run, rows)
-        difference = float(np.abs(_layer_logits(run, rows, rounded=True) - logits).max())
-    else:
-        if run.head.reads_only_ids:
-            rows = predictor.without_states(tokens)
-        else:
-            ((_, rows),) = predictor.hidden_states(tokens, on_progress)
-        (logits,) = head_logits(run, rows)
-    spec = run.record.spec
+) -> Iterator[tuple[int, Explanation]]:
+    """Explain the predictions of a predictor's run for texts, of which it made the tokens: yield
+    the index of each text and its explanation, in batches of equal length."""
+    run, spec = predictor.run, predictor.run.record.spec
     words = held_words(predictor.files, spec.prefix, spec.skip_first)
-    return explain(run, Passage(rows, text), words, logits, difference)
+    batches: Iterable[tuple[Array, TokenRows]]
+    if run.head.reads_layers:
+        batches = _all_layers(predictor, tokens, on_progress)
+    elif run.head.reads_only_ids:
+        batches = [(np.arange(len(texts)), predictor.without_states(tokens))]
+    else:
+        batches = predictor.hidden_states(tokens, on_progress)
+    for batch, rows in batches:
+        differences: list[float | None] = [None] * len(batch)
+        if run.head.reads_layers:
+            logits = _layer_logits(run, rows)
+            rounded = _layer_logits(run, rows, rounded=True)
+            differences = np.abs(rounded - logits).max(axis=1).tolist()
+        else:
+            logits = head_logits(run, rows)
+        for row, text in enumerate(batch.tolist()):
+            passage = Passage(rows.part(np.array([row])), texts[text])
+            yield text, explain(run, passage, words, logits[row], differences[row])
 
 
 def explain_example(
@@ -499,11 +507,11 @@ def explain_example(
                 "(skip_first), or where the second text of its pair begins: give the text itself",
                 ["example"],
             )
-        again = _all_layers(predictor, tokens, on_progress)
+        ((_, again),) = _all_layers(predictor, tokens, on_progress)
         # What the cache holds stays as it is.
         rows = replace(passage.rows, layer_states=again.layer_states)
-        before = _layer_logits(run, rows, rounded=True) if logits is None else logits
-        logits = _layer_logits(run, rows)
+        before = _layer_logits(run, rows, rounded=True)[0] if logits is None else logits
+        (logits,) = _layer_logits(run, rows)
         difference = float(np.abs(before - logits).max())
         return explain(run, replace(passage, rows=rows), words, logits, difference)
     if logits is None:
@@ -511,30 +519,36 @@ def explain_example(
     return explain(run, passage, words, logits)
 
 
-def _all_layers(predictor: Predictor, tokens: Tokenized, on_progress: OnProgress) -> TokenRows:
-    """One text with its hidden states in all layers, of which a cache holds only the means. Their
-    mean over all tokens is that of the text's own ones: those of padding are 0, and the others are
-    scaled accordingly."""
-    model, spec = predictor.model, predictor.run.record.spec
+def _all_layers(
+    predictor: Predictor, tokens: Tokenized, on_progress: OnProgress
+) -> Iterator[tuple[Array, TokenRows]]:
+    """Batches of texts of equal length, as `Predictor.hidden_states` yields them, with their hidden
+    states in all layers, of which a cache holds only the means. Their mean over all tokens is that
+    of the text's own ones: those of padding are 0, and the others are scaled accordingly."""
+    model, stored = predictor.model, stored_type(predictor.run.record.spec.dtype)
     every = model.reading(layer=0, others=tuple(range(1, model.layers)))
-    forward = Forward(every, tokens, lambda hidden: hidden, default_budget(model.device))
-    (layers,) = forward.texts(np.arange(1), lambda _, output: output.states, on_progress)
-    states: Array = np.concatenate(layers, axis=2)[0]
-    if tokens.masks is not None:
-        (mask,) = tokens.masks
-        states = states * (mask * (len(mask) / mask.sum()))[:, None].astype(np.float32)
-    stored = stored_type(spec.dtype)
-    hidden = torch.from_numpy(layers[spec.layer]).to(model.device)
-    for reduce in predictor.reduce:
-        hidden = reduce(hidden)
-    encoded = stored.encode(hidden)
-    rows = TokenRows.of_batch(stored, encoded, token_ids=tokens.kept[0])
-    return replace(rows, layer_states=states)
+    # Also on a GPU: all layers of many texts would take gigabytes.
+    limit = predictor.tokens_per_batch or default_budget("cpu")
+    forward = Forward(every, tokens, lambda hidden: hidden, limit)
+    kept = tokens.kept
+    results = forward.texts(np.arange(len(kept)), lambda *pair: pair, on_progress)
+    for batch, output in results:
+        states = np.concatenate(output.states, axis=2)
+        if tokens.masks is not None:
+            masks = np.stack([tokens.masks[text] for text in batch])
+            scale = masks.shape[1] / masks.sum(axis=1, keepdims=True)
+            states = states * (masks * scale)[:, :, None].astype(np.float32)
+        hidden = torch.from_numpy(output.states[predictor.run.record.spec.layer]).to(model.device)
+        for reduce in predictor.reduce:
+            hidden = reduce(hidden)
+        ids = np.stack([kept[text] for text in batch])
+        rows = TokenRows.of_batch(stored, stored.encode(hidden), token_ids=ids)
+        yield batch, replace(rows, layer_states=states.reshape(-1, states.shape[2]))
 
 
 def _layer_logits(run: Run, rows: TokenRows, *, rounded: bool = False) -> Array:
-    """A head's logits (C,) from the means of one text's layer states; `rounded` as in a cache."""
-    means = rows.layer_states.mean(axis=0, dtype=np.float64)
-    means = means.astype(np.float16 if rounded else np.float32)
-    logits: Array = head_logits(run, replace(rows, layer_means=means[None]))[0]
-    return logits
+    """A head's logits (N, C) from the means of the layer states of N texts of equal length;
+    `rounded` as in a cache."""
+    states = rows.layer_states.reshape(len(rows), -1, rows.layer_states.shape[1])
+    means = states.mean(axis=1, dtype=np.float64).astype(np.float16 if rounded else np.float32)
+    return head_logits(run, replace(rows, layer_means=means))

@@ -298,15 +298,16 @@ def _shares(
 ) -> tuple[list[Array], list[Array], int]:
     """What each word of N texts adds to each logit, (W, C) each, the logits, (C,) each, and how
     many texts are cut off at the maximum length: a word beyond it adds nothing."""
-    shares, logits, truncated = [], [], 0
+    shares: list[Array] = [np.zeros(0)] * len(texts)
+    logits = shares.copy()
     spec = predictor.run.record.spec
     words = held_words(predictor.files, spec.prefix, spec.skip_first)
     on_progress("explain", 0, len(texts))
-    for number, text in enumerate(texts):
-        tokens = predictor.tokenize([text], before=number)
-        truncated += tokens.truncated
-        explained = explain_tokens(predictor, text, tokens)
-        spans = words.spans(tokens.kept[0].tolist(), text)
+    tokens = predictor.tokenize(texts)
+    kept = tokens.kept
+    for done, (number, explained) in enumerate(explain_tokens(predictor, texts, tokens), 1):
+        text = texts[number]
+        spans = words.spans(kept[number].tolist(), text)
         if spans is None:
             raise SpaceliteError(
                 f"rationales: the tokens of {text[:40]!r} are not found in it: the backbone's "
@@ -324,10 +325,9 @@ def _shares(
             (inside,) = np.nonzero(word_at[max(0, starts.min()) : max(0, ends.max())] >= 0)
             if len(inside):
                 of_words[word_at[max(0, starts.min()) + inside[0]]] += part.contributions
-        shares.append(of_words)
-        logits.append(np.array(explained.logits))
-        on_progress("explain", number + 1, len(texts))
-    return shares, logits, truncated
+        shares[number], logits[number] = of_words, np.array(explained.logits)
+        on_progress("explain", done, len(texts))
+    return shares, logits, tokens.truncated
 
 
 def _losses(

@@ -322,8 +322,9 @@ def predict(
     task = objective.task
     labels = np.zeros((len(rows), objective.classes)[: task.label_dimensions], task.label_type)
     split = TokenSplit(replace(rows, labels=labels))  # any labels will do
-    tensors = {name: torch.from_numpy(value) for name, value in parameters.items()}
-    (head,) = stacked({config: tensors}, objective, "cpu")
+    # A stack of one head, without a copy of its tables, which would take longer than the rest.
+    stack = {name: torch.from_numpy(value)[None] for name, value in parameters.items()}
+    head = heads.kind(config.kind)([config], stack, objective)
     (logits,) = run_split(split, [head], objective, Workers())
     return logits[0].numpy()
 
