@@ -15,7 +15,7 @@ from spacelite_cli.app import app
 from typer.testing import CliRunner
 
 import spacelite
-from spacelite import heads
+from spacelite import files, heads
 from spacelite.cache.store import Cache
 from spacelite.data import loading
 from spacelite.heads import logistic
@@ -379,7 +379,7 @@ def test_stars_are_read_both_ways(bert, tmp_path):
         assert run.record.task.name == "ordinal" and run.record.spec.task == "ordinal"
         predictions = run.run.predictions()
         labels, numbers = predictions.labels, predictions.logits[:, 0].astype(np.float64)
-        nearest = np.round(numbers)
+        nearest = np.clip(np.round(numbers), 1, 5)
         expected = figures_of(labels, numbers) | {
             "rounded_accuracy": sk.accuracy_score(labels, nearest),
             "within_one": float((np.abs(labels - nearest) <= 1).mean()),
@@ -498,6 +498,50 @@ def test_what_makes_no_regression(tmp_path):
     assert "choose from single-label, multi-label, regression, ordinal" in refusal(
         read, stars, task="no"
     )
+
+
+def test_predictions_of_stars_stay_on_the_scale_of_training(bert, tmp_path, monkeypatch, caplog):
+    """Whatever labels the data have that a run is evaluated on. Older runs know no scale."""
+    rows = [(text, 2 + (score > 250) + (score > 262)) for text, score in reviews(160, 5)]
+    at = {"cache_dir": tmp_path, "progress": False}
+    data = spacelite.embed(
+        str(write(tmp_path / "stars.csv", rows, ("text", "stars"))), backbone=str(bert),
+        task="ordinal", device="cpu", **at,
+    )  # fmt: skip
+    (run,) = spacelite.train(data, head="ridge", pooling="mean", C=100.0, baselines=False, **at)
+    written = json.loads((run.run.folder / "run.json").read_text())
+    assert written.pop("scale") == [2, 4] and written.pop("checksum")
+    # Five times as far from 3: predictions leave the scale on both sides.
+    apart = {name: 5 * value for name, value in run.run.parameters.items()}
+    apart["classifier.bias"] = apart["classifier.bias"] - 12
+    monkeypatch.setattr(type(run.run), "parameters", apart)
+    texts = [text for text, _ in rows]
+    predicted = run.predict(texts, progress=False)
+    exact = predicted.probabilities[:, 0]
+    assert exact.min() < 1.5 and exact.max() > 4.5
+    expected = np.clip(np.round(exact), 2, 4)
+    assert [row["value"] for row in predicted.rows] == expected.tolist()
+    assert predicted.to_frame()["value"].tolist() == expected.tolist()
+    low = texts[int(exact.argmin())]
+    explained = run.explain(low, progress=False).explanation
+    assert explained.as_json()["value"] == 2 and explained.prediction.startswith("stars 2 (")
+    assert explained.as_json()["unrounded"] == pytest.approx(exact.min(), abs=1e-3)
+    # Labels beyond the scale are said, and change no prediction.
+    wider = [(text, [0, stars, 9][number % 3]) for number, (text, stars) in enumerate(rows)]
+    path = str(write(tmp_path / "wider.csv", wider, ("text", "stars")))
+    scores = run.evaluate(dataset=path, device="cpu", progress=False).metrics["test"]
+    labels = np.array([stars for _, stars in wider])
+    assert scores["rounded_accuracy"] == pytest.approx((labels == expected).mean())
+    assert scores["rmse"] == pytest.approx(np.sqrt(np.mean((labels - exact) ** 2)), rel=1e-3)
+    outside = int(((labels < 2) | (labels > 4)).sum())
+    assert f"wider: {outside} of 160 labels, such as 0, are outside the scale" in caplog.text
+    for scale, said in ([5, 2], "the lowest and the"), ([1], "the lowest"), ("2", "not a list"):
+        files.write_json(run.run.folder / "run.json", {**written, "scale": scale})
+        assert said in refusal(spacelite.load_run, run.run.folder)
+    files.write_json(run.run.folder / "run.json", written)
+    older = spacelite.load_run(run.run.folder)
+    assert older.id == run.id and older.record.task.scale is None
+    assert older.predict([low], progress=False)[0]["value"] == round(exact.min()) < 2
 
 
 def test_settings_and_kinds_that_mean_nothing_are_refused(there, cache):

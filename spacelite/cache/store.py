@@ -485,7 +485,8 @@ class Cache:
     @property
     def task(self) -> Task:
         """What the labels mean."""
-        return find_task(self.spec.task, next(iter(self.splits.values())).labels)
+        task = find_task(self.spec.task, next(iter(self.splits.values())).labels)
+        return task.trained_on(self.splits["train"].labels) if "train" in self.splits else task
 
     def require_training(self) -> None:
         """Raise SpaceliteError if there is nothing to train on: a split is missing, or all training

@@ -124,13 +124,16 @@ class Explanation:
         if self.number is not None:
             for name in ("labels", "probabilities", "logits"):
                 del content[name]
-            return {"value": self.number, **content}
+            exact = {"unrounded": self.logits[0]} if self.task.rounds else {}
+            return {"value": self.number, **exact, **content}
         return {**content, "predicted": self.given}
 
     @property
     def number(self) -> float | None:
         """The predicted number; None where labels are predicted."""
-        return None if self.task.has_probabilities else self.logits[0]
+        if self.task.has_probabilities:
+            return None
+        return float(self.task.given(np.array([self.logits]), self.labels)[0][0])
 
     @property
     def predicted(self) -> int:
@@ -162,7 +165,9 @@ class Explanation:
         """The predicted labels with their probabilities: `positive (0.655)`, or `no label`; or the
         predicted number: `rating 3.7`."""
         if self.number is not None:
-            return f"{visible_name(self.labels[0])} {of_label(self.number)}"
+            whole, exact = of_label(self.number), of_label(self.logits[0])
+            rounding = "" if whole == exact else f" ({exact} before rounding)"
+            return f"{visible_name(self.labels[0])} {whole}{rounding}"
         chances = dict(zip(self.labels, self.probabilities, strict=True))
         given = (f"{name} ({decimals(chances[name], 3)})" for name in self.given)
         return visible_name(", ".join(given)) or "no label"

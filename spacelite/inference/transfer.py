@@ -77,6 +77,7 @@ def evaluate(
     progress, scores, predictions = Progress(on_progress, cache.tokens), {}, {}
     kept: dict[str, Array] = {}  # the examples of each split whose labels the run has
     examples = np.zeros(len(names), np.int64)  # by label
+    outside: list[float] = []  # labels that are not on the scale of the run's
     with engine.workers(device) as workers:
         for name in cache.splits:
             split = TokenSplit(cache.splits[name], name, device, resident_budget(device))
@@ -89,6 +90,8 @@ def evaluate(
             every[rows] = mapped
             split.labels = torch.from_numpy(every).to(device)
             examples += task.label_counts(mapped, len(names))
+            if task.scale is not None:
+                outside += mapped[np.clip(mapped, *task.scale) != mapped].tolist()
             evaluated = engine.evaluate(split, stacks, objective, workers, progress)[run.head]
             logits = evaluated.logits.numpy()[rows]
             if len(rows) < len(stored):
@@ -116,6 +119,13 @@ def evaluate(
         log.info(
             "%s texts of %s with the label %s are left out",
             f"{left_out:,}", cache.spec.dataset, " or ".join(map(repr, gone)),
+        )  # fmt: skip
+    if outside and task.scale is not None:
+        log.warning(
+            "%s: %s of %s labels, such as %g, are outside the scale that run %s was trained on, %g "
+            "to %g: it never predicts them",
+            cache.spec.dataset, f"{len(outside):,}", f"{examples.sum():,}", outside[0], run.id,
+            *task.scale,
         )  # fmt: skip
     missing = [name for name, count in zip(names, examples, strict=True) if not count]
     if missing:

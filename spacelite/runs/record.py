@@ -203,6 +203,7 @@ class RunRecord:
             "spec": self.spec.as_json(),
             "label_names": list(self.label_names),
             "multilabel": self.task is MULTI_LABEL,
+            **({"scale": list(self.task.scale)} if self.task.scale else {}),
             "examples": self.examples,
             "average": self.average,
             "train_params": self.train_params,
@@ -238,13 +239,18 @@ class RunRecord:
         read(CacheSpec, spec, "spec")
         cache_spec = CacheSpec.from_json(spec)
         several = read(bool | None, content.get("multilabel"), "multilabel")
+        task = find_task(cache_spec.task, np.empty((0,) * (2 if several else 1)))
+        if scale := read(tuple[float, ...], content.get("scale", []), "scale"):
+            if len(scale) != 2 or not all(map(float.is_integer, scale)) or scale[0] > scale[1]:
+                raise ValueError("scale is not the lowest and the highest label")
+            task = task.trained_on(np.array(scale))
         computed = ("id", "head", "training", "spec", "task")
         record = cls(
             id=name,
             head=head,
             training=training,
             spec=cache_spec,
-            task=find_task(cache_spec.task, np.empty((0,) * (2 if several else 1))),
+            task=task,
             **read_fields(cls, content, but=computed),
         )
         record._check()

@@ -183,10 +183,14 @@ class CrossValidation:
             columns[f"fold{suffix}"] = fold.tolist()
             for head, system in self.named.items():
                 probabilities = task.probabilities(system.logits[repeat])
-                predicted = task.decide_from_probabilities(probabilities)
-                columns[f"{head}{suffix} predicted"] = [
-                    task.label_names(row, names) for row in predicted
-                ]
+                predicted: list[list[str]] = [[]] * len(fold)
+                for number in range(self.folds):
+                    held = fold == number
+                    of_fold = task.trained_on(self.labels[~held])
+                    given = of_fold.given(probabilities[held], names)
+                    for row, of_row in zip(np.flatnonzero(held).tolist(), given, strict=True):
+                        predicted[row] = of_row
+                columns[f"{head}{suffix} predicted"] = predicted
                 if not task.has_probabilities:
                     continue
                 for name, of_label in zip(names, probabilities.T.tolist(), strict=True):
@@ -458,13 +462,14 @@ def _scored(
 
     repeats, examples = fold.shape
     labels = cache.splits["train"].labels
-    objective = Objective(cache.task, len(cache.label_names))
+    names = cache.label_names
     held_out = np.empty((repeats, examples, len(cache.label_names)), np.float32)
     figures = {name: np.full((repeats, folds), np.nan) for name in cache.task.metrics}
     for repeat, number in np.ndindex(repeats, folds):
         held = fold[repeat] == number
         of_fold = logits[repeat * folds + number][held]
         held_out[repeat, held] = of_fold
+        objective = Objective(cache.task.trained_on(labels[~held]), len(names))
         for name, value in metrics_of(of_fold, labels[held], objective).items():
             figures[name][repeat, number] = np.nan if value is None else value
     return HeadScores(config, figures, held_out)

@@ -651,7 +651,7 @@ class _Trainer:
             }
         if not kept:
             return {}
-        objective = Objective(self._cache.task, len(names))
+        objective = Objective(data.task, len(names))
         parameters = {config: result.parameters for config, result in kept.items()}
         with engine.workers(self._device) as workers:
             stacks = stacked(parameters, objective, self._device)

@@ -55,7 +55,8 @@ class Unit(NamedTuple):
 
 
 class Task(ABC):
-    """What the labels of a data set mean. Instances have no state: compare them with `is`."""
+    """What the labels of a data set mean. Instances have no state but for the `scale` of some;
+    others are compared with `is`."""
 
     name: str
     phrase: str  # "one label per text"
@@ -68,9 +69,12 @@ class Task(ABC):
     has_probabilities: bool = True
     column_type: Any = "string"  # of what `as_json` gives, in files of predictions
     of_numbers: bool = False  # whether labels are read as numbers, and not as names of classes
+    rounds: bool = False  # whether predicted numbers are rounded, and explanations have both
     fewest_classes: int = 1  # label names that a run has
     fewest_present: int = 2  # labels that training examples have
     stratified: bool = False  # whether folds have each label in the same proportion
+    # The lowest and the highest label of training, in which predictions are kept, if that is known.
+    scale: tuple[float, float] | None = None
     beyond: str  # says how contributions are `centred`, after `listed_words` in reports
     output: str = "logit"  # what the shares of words add up to, in explanations
     listed_words: str = "add most to each label's logit"  # what these do, in reports
@@ -108,6 +112,11 @@ class Task(ABC):
     def learnable(self, labels: Array) -> bool:
         """Whether these labels of examples are enough to learn from."""
         return len(labels) > 0
+
+    def trained_on(self, labels: Array) -> Task:
+        """The task of heads that are trained on these labels, (N,): it has their `scale`, if it is
+        one of whole numbers."""
+        return self
 
     def problem_of(self, number: float) -> str:
         """What is wrong with a number as a label, of a task of numbers; "" for a good one."""

@@ -55,7 +55,8 @@ class ArrayData:
     @property
     def task(self) -> Task:
         """What the labels mean."""
-        return find_task(self.task_name, next(iter(self.splits.values())).labels)
+        task = find_task(self.task_name, next(iter(self.splits.values())).labels)
+        return task.trained_on(self.splits["train"].labels) if "train" in self.splits else task
 
     @property
     def tokens(self) -> int:
