@@ -179,7 +179,52 @@ def test_folded_weights_read_tokens_as_they_are(block):
             assert shares[rows].sum(axis=0) == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
+def test_space_heads_on_standardised_tokens_have_the_losses_of_space_heads():
+    """Losses and gradients are those of a space head, with biases, that is given z."""
+    examples, lengths, labels = ragged(5, 11, 12, 3)
+    objective, random = Objective(task(False), 3), np.random.RandomState(2)
+    made = heads.config("space", scaling="standard", inter=0.3, intra=0.01)
+    parameters = {
+        name: torch.from_numpy(random.normal(size=shape))
+        for name, shape in heads.SpaceHead.shapes(made, 3, 12).items()
+    }
+    kind = heads.SpaceHead.in_training(made)
+    tables = {name: torch.from_numpy(random.normal(size=12)) for name in kind.TABLES}
+    results = []
+    for block, of, given in (
+        (kind, parameters | tables, examples),
+        (
+            heads.SpaceHead,
+            parameters,
+            [(x - tables["tokens.mean"]) * tables["tokens.scale"] for x in examples],
+        ),
+    ):
+        head = block.stack([made], [of], objective)
+        batch = objective.batch(lengths, labels, torch.float64)
+        engine.run_batch(Ragged(given, 4), [head], np.arange(11), batch, engine.Workers(), (1, 0))
+        results.append((head.losses(), head.gradients))
+    (losses, gradients), (expected, expected_gradients) = results
+    for one, two in zip(losses, expected, strict=True):
+        torch.testing.assert_close(one, two)
+    projection = gradients["concept_spaces"], expected_gradients["concept_spaces"]
+    torch.testing.assert_close(*projection)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, expected_gradients[name])
+
+
 # Training.
+
+
+def test_a_space_head_on_standardised_tokens_is_the_block_alone(cache):
+    """Saved, it reads tokens as they are; published rows are of heads that never do otherwise."""
+    alone = heads.config("space", scaling="standard", **SETTINGS)
+    found, block = train(cache, [alone, config("space")], TRAINING)
+    assert {*found.parameters} == {
+        "concept_spaces", "concept_spaces.bias", "classifier.weight", "classifier.bias"
+    }  # fmt: skip
+    for name, value in found.parameters.items():
+        torch.testing.assert_close(value, block.parameters[name])
+    assert "scaling" in alone.hashed() and "scaling" not in heads.config("space").hashed()
 
 
 @pytest.mark.parametrize("blocks", ["space", ON_TOP, "attention", ON_TOP_ATTENTION])
@@ -266,6 +311,7 @@ def test_alone_or_among_others_the_same_head(cache):
         heads.config("space", learning_rate=0.01), config("ngrams"), config("ngrams+space"),
         heads.config("space", ensemble=2), heads.config("space", latent=2, ensemble=3),
         config(ON_TOP_ATTENTION), config("attention", seed=1, ensemble=2),
+        heads.config("space", scaling="standard", inter=0.1, intra=1e-3, ensemble=2),
     ]  # fmt: skip
     together = train(cache, configs, TRAINING)
     for one, found in zip(configs, together, strict=True):

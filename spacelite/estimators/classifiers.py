@@ -506,6 +506,7 @@ class Space(TextEstimator):
     Args:
         latent: Number of dimensions of a concept space.
         intra: Weight of the intra-space loss.
+        scaling: Scaling of hidden states: `none`, or `standard`, to mean 0 and variance 1.
         ensemble: Number of members, which are merged into one head.
     """
 
@@ -513,6 +514,7 @@ class Space(TextEstimator):
 
     latent: int = SpaceConfig.latent
     intra: float = SpaceConfig.intra
+    scaling: str = SpaceConfig.scaling
     ensemble: int = SpaceConfig.ensemble
 
 

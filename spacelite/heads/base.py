@@ -642,8 +642,10 @@ class TokenBlock(TokenHead):
 
     @classmethod
     def folded(cls, parameters: Parameters) -> Parameters:
-        """The parameters of one trained block (no dimension K), reading hidden states that are not
-        standardised."""
+        """The parameters of one block (no dimension K), reading hidden states that are not
+        standardised; those that do so already stay as they are."""
+        if MEAN not in parameters:
+            return parameters
         mean, scale = parameters[MEAN].double(), parameters[SCALE].double()
         folded = {name: value for name, value in parameters.items() if name not in cls.TABLES}
         for name, bias in cls.READING.items():

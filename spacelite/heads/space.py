@@ -21,6 +21,7 @@ from typing_extensions import override
 
 from spacelite.heads.base import (
     Batch,
+    Head,
     Objective,
     Parameters,
     Scratch,
@@ -32,12 +33,13 @@ from spacelite.heads.base import (
 )
 from spacelite.heads.config import EnsembleConfig, HeadConfig
 from spacelite.lazy import np, torch
-from spacelite.settings import non_negative, setting, whole_number
+from spacelite.settings import non_negative, one_of, setting, whole_number
 from spacelite.types import Array
 
 LARGEST_LATENT = 10_000  # far more than anyone needs: a larger value is a typo
 BIAS = "concept_spaces.bias"  # (C, L); the space head of the paper has none
 NARROW = 64  # columns below which the product is faster with the result transposed
+STANDARD = "standard"
 EPSILON = 1e-9  # keeps 1 / variance finite
 
 Count: TypeAlias = "float | torch.Tensor"  # of all heads, or of each, (K,) float64
@@ -102,12 +104,20 @@ def dimensions_of_a_space() -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class SpaceConfig(EnsembleConfig):
-    """A space head: L, and the weights of L_inter and L_intra in the loss."""
+    """A space head: L, the weights of L_inter and L_intra in the loss, and whether tokens are
+    standardised."""
 
     kind: ClassVar[str] = "space"
     latent: int = dimensions_of_a_space()
     inter: float = setting(0.0, check=non_negative, help="Weight(s) of the inter-space loss.")
     intra: float = setting(0.0, check=non_negative, help="Weight(s) of the intra-space loss.")
+    scaling: str = setting(
+        "none",
+        check=one_of("none", STANDARD),
+        words="{} scaling",
+        help="Scaling of hidden states that space heads read: none, as published, or standard, to "
+        "mean 0 and variance 1 over train's tokens.",
+    )
 
     @property
     def dimensions(self) -> int:
@@ -133,16 +143,30 @@ class SpaceHead(TokenHead):
     @classmethod
     @override
     def shapes(cls, config: Any, classes: int, width: int) -> Shapes:
+        biases: Shapes = {BIAS: (classes, config.dimensions)}
         return {
             "concept_spaces": (classes, config.dimensions, width),
+            **(biases if config.scaling == STANDARD else {}),
             "classifier.weight": (classes, classes * config.dimensions),
             "classifier.bias": (classes,),
         }
 
     @classmethod
     @override
+    def in_training(cls, config: Any) -> type[Head]:
+        return SpaceBlock if config.scaling == STANDARD else cls
+
+    @classmethod
+    @override
+    def joined(
+        cls, config: Any, members: Sequence[Parameters], start: Parameters | None = None
+    ) -> Parameters:
+        return SpaceBlock.folded(super().joined(config, members))
+
+    @classmethod
+    @override
     def stack_key(cls, config: Any) -> tuple[object, ...]:
-        return (config.kind, config.dimensions)
+        return (config.kind, config.dimensions, config.scaling)
 
     @classmethod
     @override
@@ -393,7 +417,8 @@ def _add_product(gradient: torch.Tensor, backward: torch.Tensor, hidden: torch.T
 
 
 class SpaceBlock(TokenBlock, SpaceHead):
-    """K blocks of concept spaces, whose coordinates are tanh(W_c x + b_c)."""
+    """K blocks of concept spaces, or space heads whose tokens are standardised: coordinates are
+    tanh(W_c x + b_c)."""
 
     READING: ClassVar[dict[str, str | None]] = {"concept_spaces": BIAS}
 

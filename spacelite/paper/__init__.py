@@ -14,6 +14,7 @@ from importlib import resources
 from typing import Any
 
 from spacelite.errors import SpaceliteError
+from spacelite.heads import HeadConfig
 from spacelite.metrics.scores import Scores
 from spacelite.runs.record import RunRecord
 from spacelite.runs.store import Run
@@ -112,6 +113,8 @@ def matching(record: RunRecord, test_on: str) -> list[PublishedRow]:
     settings = record.head.settings()
     if any(settings.get(name) != shared[name] for name in ("learning_rate", "weight_decay")):
         return []
+    if not record.head.hashed().keys() <= {*HeadConfig.ALWAYS_HASHED}:
+        return []  # an ensemble, or standardised tokens
     rows = [
         row
         for row in published()

@@ -51,7 +51,7 @@ _SEEDS = f"give a number of seeds, 1 to {MAX_SEEDS:,}, or a list of them"
 
 # The last setting varies fastest: those that kinds share, the seed last of all. Tables list heads
 # in this order.
-_FIRST = ("inter", "intra", "pooling", "C", "ensemble", "latent", "max_ngram", "blocks")
+_FIRST = ("inter", "intra", "scaling", "pooling", "C", "ensemble", "latent", "max_ngram", "blocks")
 _LAST = ("learning_rate", "weight_decay", "seed")
 # Accepted for every kind, whether it has them or not: they have defaults.
 _KNOWN = (*HeadConfig.ALWAYS_HASHED, "C", "max_ngram", "ensemble")
