@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
+from functools import cache
 from pathlib import Path
 
 # Threads sleep while they wait for each other, and linear algebra has one: on tiny arrays most of
@@ -35,6 +37,12 @@ def pytest_configure(config: pytest.Config) -> None:
     """The workers of `pytest -n` share the process that forks."""
     if config.getoption("numprocesses") and processes.SERVER not in os.environ:
         processes.serve()
+
+
+def pytest_collection_finish() -> None:
+    """What was imported until now stays: the garbage collector need not look through it again and
+    again."""
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -280,6 +288,16 @@ def no_baselines():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plan, "BASELINES", ())
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_command_line():
+    """The commands and their options are read from the functions once, and not for each call."""
+    import typer.testing
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typer.testing, "_get_command", cache(typer.testing._get_command))
         yield
 
 

@@ -32,6 +32,7 @@ NAP = 0.01  # seconds between two looks
 # What the server imports before it forks: nothing that starts threads.
 LOADED = """
 import datasets, h5py, pandas, pyarrow.csv, pyarrow.parquet, sklearn.model_selection, torch
+import pytest  # of conftest
 import pydantic.type_adapter, rich._emoji_codes, safetensors.numpy
 from transformers import AutoConfig, AutoModel, AutoTokenizer, BertModel, PreTrainedTokenizerFast
 import spacelite_cli.app

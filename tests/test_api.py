@@ -9,7 +9,6 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pandas as pd
-import processes
 import pytest
 from conftest import refusal, texts, write_dataset
 from spacelite_cli.app import app
@@ -655,15 +654,6 @@ def test_progress_is_bars_nothing_or_a_function(embed, cache, cache_dir, capfd, 
     assert calls[-1][1] == calls[-1][2] == last[2]
     spacelite.train(cache, epochs=1, head="linear", cache_dir=tmp_path, progress=False)
     assert capfd.readouterr() == ("", "")
-
-
-def test_import_is_light():
-    code = (
-        "import sys; import spacelite; "
-        "heavy = ('torch', 'transformers', 'numpy', 'h5py', 'datasets', 'rich', 'pandas'); "
-        "print([name for name in heavy if name in sys.modules]); dir(spacelite)"
-    )
-    assert processes.run(code, fresh=True) == (0, "[]\n", "")
 
 
 def test_every_public_name_is_there_and_has_a_docstring():

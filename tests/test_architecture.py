@@ -226,9 +226,13 @@ def test_nothing_is_unpickled_and_no_remote_code_is_trusted():
 
 # In one process: each line also holds for what the lines before it imported.
 START_UP = [
-    ("import spacelite", ["torch", "numpy", "transformers", "h5py", "rich", "sklearn"]),
+    ("import spacelite; _ = dir(spacelite)",
+     ["torch", "numpy", "transformers", "h5py", "datasets", "pandas", "rich", "sklearn"]),
     ("import spacelite_cli.app", ["torch", "numpy", "transformers", "h5py", "rich.table"]),
-    ("from spacelite.training.plan import declared; declared()", ["torch", "numpy"]),  # of --help
+    ("import contextlib, io\nwith contextlib.suppress(SystemExit), "
+     "contextlib.redirect_stdout(io.StringIO()):\n    spacelite_cli.app.app(['embed', '--help'])",
+     ["torch", "numpy"]),
+    ("from spacelite.training.plan import declared; declared()", ["torch", "numpy"]),
     ("from spacelite.cache import embedding", ["transformers", "datasets", "sklearn", "torch"]),
     ("from spacelite import runs; from spacelite.reports.report import Report",
      ["torch", "transformers", "datasets", "sklearn", "scipy", "matplotlib", "plotly"]),

@@ -365,6 +365,10 @@ def test_an_export_answers_as_the_run_and_its_program_is_not_run(runs, kind, tmp
 def test_a_damaged_export_is_refused_in_one_line(tmp_path, content):
     (tmp_path / "classifier.json").write_text(content)
     assert "export it again" in refusal(serve.ExportModel, tmp_path)
+
+
+def test_the_command_refuses_a_damaged_export_in_one_line(tmp_path):
+    (tmp_path / "classifier.json").write_text("{}")
     done = processes.spacelite("serve", tmp_path, "--port", 0).wait()
     assert done.returncode == 1 and done.stderr.count("\n") == 1
     done = processes.spacelite("serve", tmp_path, "--device", "cpu").wait()

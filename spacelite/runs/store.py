@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -555,6 +555,7 @@ def _tidy(folder: Path, partial: Path, former: Path) -> None:
             files.delete(left)
 
 
+@lru_cache
 def version(package: str) -> str | None:
     """The version of an installed package; None if it is not there."""
     try:
