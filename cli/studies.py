@@ -65,7 +65,7 @@ def cross_validate(
     if as_json:
         return
     console.show(study.table())
-    console.out().print("\n".join(study.result.sentences))
+    console.out().print("\n".join(study.sentences))
     if out is not None:
         console.say(f"predictions written to {out}")
 
@@ -162,7 +162,7 @@ def audit(
         _print_finding(number, finding)
     if study.result.pairs:
         console.show(study.result.groups_table(), ruled=False)
-    console.out().print("\n".join(study.result.sentences))
+    console.out().print("\n".join(study.sentences))
     if out is not None:
         console.say(f"all written to {out}")
 

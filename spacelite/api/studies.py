@@ -98,12 +98,26 @@ class _Study:
     def _label_names(self) -> Sequence[str]:
         return ()
 
+    def chart(self) -> Chart | None:
+        """What is drawn, if anything."""
+        return None
+
+    @property
+    def sentences(self) -> list[str]:
+        """What was found, and how."""
+        sentences: list[str] = self.result.sentences
+        return sentences
+
     def __str__(self) -> str:
-        sentences = "\n".join(self.result.sentences)
-        return self._gap.join([*map(markup.Plain().columns, self._tables()), sentences])
+        tables = map(markup.Plain().columns, self._tables())
+        return self._gap.join([*tables, "\n".join(self.sentences)])
 
     def _repr_html_(self) -> str:
-        return markup.fragment([*self._tables(), Bullets(self.result.sentences)])
+        chart, rest = self.chart(), markup.fragment([*self._tables(), Bullets(self.sentences)])
+        if chart is None:
+            return rest
+        drawn = plots.learning_curve(chart, "svg").decode()
+        return f"{drawn[drawn.index('<svg') :]}{rest}"
 
 
 class _Comparison(_Study):
@@ -327,11 +341,6 @@ class LearningCurve(_Comparison):
         """The numbers of training examples, in ascending order."""
         return self.result.sizes
 
-    @property
-    def sentences(self) -> list[str]:
-        """What was measured, and what more labels would be worth."""
-        return self.result.sentences
-
     def chart(self) -> Chart:
         """What is drawn."""
         return self.result.chart()
@@ -355,10 +364,6 @@ class LearningCurve(_Comparison):
     def __repr__(self) -> str:
         sizes = f"{self.sizes[0]:,} to {self.sizes[-1]:,}"
         return f"<learning curve of {len(self.result.systems)} systems, {sizes} examples>"
-
-    def _repr_html_(self) -> str:
-        drawn = plots.learning_curve(self.chart(), "svg").decode()
-        return f"{drawn[drawn.index('<svg') :]}{super()._repr_html_()}"
 
 
 @checked(cache=CACHE)
@@ -598,11 +603,6 @@ class LayerSweep(_Study):
         """All probes, in the order of layers."""
         return self.result.probes
 
-    @property
-    def sentences(self) -> list[str]:
-        """How the probe was chosen, what that cost, and what its figure is worth."""
-        return self.result.sentences
-
     def tables(self) -> list[Table]:
         """The tables as they are printed."""
         return self.result.tables()
@@ -620,13 +620,6 @@ class LayerSweep(_Study):
 
     def __repr__(self) -> str:
         return f"<sweep of {len(self.probes)} probes: {self.choice.name}>"
-
-    def _repr_html_(self) -> str:
-        chart, rest = self.chart(), super()._repr_html_()
-        if chart is None:
-            return rest
-        drawn = plots.learning_curve(chart, "svg").decode()
-        return f"{drawn[drawn.index('<svg') :]}{rest}"
 
 
 @checked(cache=CACHE, over=NAMES)

@@ -80,7 +80,9 @@ class Encoder(Encoding):
         cache are run through the backbone, each once, and kept in the store; a second process that
         needs them meanwhile waits. Without `states`, texts are only tokenized: `rows` is (T, 0)."""
         encoding = _Encoding(self, texts, on_progress)
-        return encoding() if states else encoding.tokens_only()
+        if states:
+            return encoding()
+        return TokenRows.of_ids(encoding.tokens.kept)
 
 
 class _Encoding:
@@ -98,7 +100,6 @@ class _Encoding:
             on_chunk=lambda done: on_progress("tokenize", done, len(texts)),
             first=1,
         )
-        self.kept_ids = np.concatenate(self.tokens.kept)
         self.lengths = np.array([len(ids) for ids in self.tokens.kept], np.int64)
         self.digests = [*map(digest, self.tokens.identities)]
         # The first text with the same token ids stands for all of them.
@@ -124,12 +125,6 @@ class _Encoding:
         layout = store.layout()
         assert layout is not None  # noqa: S101 - a text was written, or was there
         return self._joined(texts, layout)
-
-    def tokens_only(self) -> TokenRows:
-        """The token ids, without hidden states."""
-        stored, ids = stored_type(self.encoder.dtype), self.kept_ids
-        no_states, offsets = np.empty((len(ids), 0), stored.numpy), offsets_of(self.lengths)
-        return TokenRows(no_states, offsets, stored, ids)
 
     def _model(self) -> Backbone:
         self._embedded(0)
@@ -224,7 +219,7 @@ class _Encoding:
             rows.reshape(-1, stored.row_values(layout.width)),
             offsets_of(self.lengths),
             stored,
-            self.kept_ids,
+            np.concatenate(self.tokens.kept),
             pooled.view(np.float32).reshape(len(texts), -1),
             means.view(np.float16).reshape(len(texts), -1),
             pooling=summary_token(

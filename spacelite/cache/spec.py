@@ -30,6 +30,7 @@ FORMAT = 1  # of cache files
 PADDINGS = ("none", "max_length")
 LONGEST_NAME = 220  # of a cache file: 255 less what names of files beside it add
 FOLDER = "embeddings"  # the folder of cache files, inside cache_dir
+SHARED = ("layer", "padding", "dtype", "prefix", "skip_first")  # in a spec as they are asked for
 IMPORTED = "imported:"  # in place of a backbone's version, before the hash of the hidden states
 
 
@@ -196,15 +197,11 @@ class Encoding:
         return cls(
             backbone=backbone or spec.backbone,
             revision=spec.revision if backbone is None else None,
-            layer=spec.layer,
-            max_length=spec.max_length,
-            dtype=spec.dtype,
-            padding=spec.padding,
-            prefix=spec.prefix,
             windows=spec.stride is not None,
             stride=spec.stride,
-            skip_first=spec.skip_first,
+            max_length=spec.max_length,
             precision=precision,
+            **{name: getattr(spec, name) for name in SHARED},
             **settings,
         )
 
@@ -285,16 +282,12 @@ class Encoding:
             backbone_version=files.version,
             tokenizer_hash=files.tokenizer_hash,
             max_length=max_length,
-            layer=self.layer,
-            padding=self.padding,
-            dtype=self.dtype,
             precision=forward_precision(resolve_device(self.device), self.precision),
             task=task,
-            prefix=self.prefix,
             stride=(self.stride or max(1, max_length // 2)) if self.windows else None,
-            skip_first=self.skip_first,
             reduce=None if self.reduce is None else str(self.reduce),
             pairs=pairs,
+            **{name: getattr(self, name) for name in SHARED},
         )
 
 

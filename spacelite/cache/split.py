@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from spacelite.cache.dtypes import DTYPES, StoredType
+from spacelite.cache.dtypes import DTYPES, StoredType, stored_type
 from spacelite.cache.hdf5 import DataFile
 from spacelite.cache.spec import CacheSpec
 from spacelite.data.splits import DIGEST, Digests, digests
@@ -420,6 +420,13 @@ class TokenRows:
             NO_VECTORS if pooled is None else pooled,
             NO_VECTORS if means is None else means.reshape(count, -1),
         )
+
+    @classmethod
+    def of_ids(cls, kept: Sequence[Array]) -> TokenRows:
+        """N texts by their token ids alone: their hidden states have no dimension."""
+        ids, stored = np.concatenate(kept), stored_type("float32")
+        offsets = offsets_of(np.array([len(of_text) for of_text in kept]))
+        return cls(np.empty((len(ids), 0), stored.numpy), offsets, stored, ids)
 
     @property
     def tokens(self) -> int:

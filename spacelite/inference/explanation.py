@@ -448,7 +448,7 @@ def explain_tokens(
     if run.head.reads_layers:
         batches = _all_layers(predictor, tokens, on_progress)
     elif run.head.reads_only_ids:
-        batches = [(np.arange(len(texts)), predictor.without_states(tokens))]
+        batches = [(np.arange(len(texts)), TokenRows.of_ids(tokens.kept))]
     else:
         batches = predictor.hidden_states(tokens, on_progress)
     for batch, rows in batches:

@@ -23,7 +23,7 @@ from spacelite.backbones.model import (
 from spacelite.backbones.tokenizer import Tokenized, held_tokenizer, tokenize, unknown_shares
 from spacelite.cache.dtypes import stored_type
 from spacelite.cache.spec import Encoding
-from spacelite.cache.split import TokenRows, offsets_of
+from spacelite.cache.split import TokenRows
 from spacelite.data.columns import text_problem
 from spacelite.data.splits import Pair, Text, joined
 from spacelite.errors import SpaceliteError
@@ -137,13 +137,6 @@ class Predictor:
                 rows = TokenRows.of_batch(stored, output.hidden, output.pooled, output.means, ids)
                 yield batch, rows
 
-    def without_states(self, tokens: Tokenized) -> TokenRows:
-        """What a head that reads only token ids is given of texts: their hidden states have no
-        dimension."""
-        ids, stored = np.concatenate(tokens.kept), stored_type("float32")
-        offsets = offsets_of(np.array([len(of_text) for of_text in tokens.kept]))
-        return TokenRows(np.empty((len(ids), 0), stored.numpy), offsets, stored, ids)
-
     def predict(
         self,
         texts: Sequence[Text],
@@ -153,7 +146,7 @@ class Predictor:
         """Classify N texts; `before` texts came before, for messages."""
         run = self.run
         tokens = self.tokenize(texts, on_progress, before)
-        of_ids = self.without_states(tokens)
+        of_ids = TokenRows.of_ids(tokens.kept)
         if run.head.reads_only_ids:
             logits = head_logits(run, of_ids)
         else:
