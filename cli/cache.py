@@ -145,6 +145,7 @@ def info(name: str, *, cache_dir: Path = CACHE_DIR, as_json: bool = False) -> No
                     zip(names, task.label_counts(stored.labels, len(names)).tolist(), strict=True)
                 ),
                 "unlabelled": task.unlabelled(stored.labels),
+                **({"spread": spread} if (spread := task.spread(stored.labels)) else {}),
             }
             for split, stored in opened.splits.items()
         }
@@ -175,7 +176,10 @@ def info(name: str, *, cache_dir: Path = CACHE_DIR, as_json: bool = False) -> No
         table.add_row(split, *[f"{sizes[key]:,}" for key in ("examples", "tokens", "done")])
     console.out().print(table)
     counts = {
-        split: [f"{label}: {count:,}" for label, count in sizes["labels"].items()]
+        split: [
+            f"{label}: {sizes.get('spread') or f'{count:,}'}"
+            for label, count in sizes["labels"].items()
+        ]
         + ([f"no label: {sizes['unlabelled']:,}"] if sizes["unlabelled"] else [])
         for split, sizes in splits.items()
     }

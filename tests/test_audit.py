@@ -215,4 +215,5 @@ def test_texts_with_several_labels_are_refused(bert, tmp_path):
     cache = spacelite.embed(
         texts=texts, labels=labels, backbone=bert, device="cpu", cache_dir=tmp_path, progress=False
     )
-    assert refusal(spacelite.audit, cache) == "an audit needs data with one label per text"
+    said = refusal(spacelite.audit, cache)
+    assert said.startswith("an audit needs labels that are classes, a single one per text: cache")

@@ -258,7 +258,7 @@ def test_a_group_that_holds_a_label_is_refused(bert, tmp_path):
     message = refusal(
         spacelite.cross_validate, cache, groups=groups, folds=2, epochs=1, progress=False
     )
-    assert "would be trained on a single label; use other groups" in message
+    assert "have the same label, of which its head would learn nothing: use other" in message
 
 
 def test_predictions_of_unseen_examples_are_written(cache, found, tmp_path):

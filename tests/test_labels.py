@@ -101,7 +101,7 @@ def test_a_name_is_shown_on_one_line():
 
 def test_a_word_for_a_missing_value_beside_numbers_is_refused():
     assert refusal(names, ["1", "nan", "0", "nan"]) == (
-        "texts: the labels are numbers, but for 'nan' (rows: 6): correct or remove these, or give "
+        "texts: the labels are numbers, but for 'nan' in 6 rows: correct or remove these, or give "
         "labels_as='text' if it is a label"
     )
     assert names(["1", "nan", "0"], labels_as="text") == ("0", "1", "nan")
@@ -219,7 +219,8 @@ def test_labels_that_look_the_same_are_a_warning(caplog):
          "'a' (and 2 more): labels_as='text' keeps them"),
         (["007", "1.0", "2"], "labels are read as numbers, '1.0' as 1 (and 1 more): "
          "labels_as='text' keeps them as they are written"),
-        (["١", "2"], "labels are read as numbers, '١' as 1: labels_as='text' keeps"),
+        (["١", "2"], "labels such as '١' are read as text, and so are all others: numbers are"),
+        (["1_000", "2.5", "3"], "labels such as '1_000' are read as text"),
         (["pos", "neg"], ""), (["1", "2"], ""), ([1.0, 2.0], ""), ([["a"], ["b"]], ""),
     ],
     ids=str,
@@ -231,6 +232,52 @@ def test_labels_whose_text_changes_are_a_warning(labels, said, caplog):
     caplog.clear()
     names(labels, labels_as="text")
     assert " read " not in caplog.text
+
+
+def test_decimal_commas_and_other_forms_of_numbers_are_said(caplog):
+    for labels in (["2,21", "3,5", "1,75"], ["2,0", "2,0", "0,5", "0,5", "3"], ["1.5", "2,5"]):
+        assert f"labels such as '{min(of for of in labels if ',' in of)}' have a comma" in (
+            said := refusal(names, labels)
+        )
+        assert f"with a point ({min(of for of in labels if ',' in of).replace(',', '.')})" in said
+        assert names(labels, labels_as="text") == tuple(sorted({*labels}))
+        assert "whose comma must be a point (" in refusal(names, labels, task="regression")
+    assert names(["1,2", "2,0"], label_separator=",") == ("0", "1", "2")
+    assert "several labels in one string" in refusal(names, ["1,2,3", "1,2", "3"])
+    for odd in ("1_000", "٣"):
+        assert "which is not a number" in refusal(names, ["1", "2.5", odd], task="regression")
+        assert names(["1", "2", odd]) == tuple(sorted(("1", "2", odd)))
+
+
+def test_that_whole_numbers_become_classes_is_said_in_one_line(caplog):
+    """In Python as on the command line, if more than two differ, unless the user chose."""
+    line = (
+        "texts: the labels are whole numbers, 3 different ones, which become classes: "
+        "task='regression' predicts them as numbers, task='ordinal' as whole numbers whose order "
+        "counts"
+    )
+    for labels in (["1", "2", "3"], [1, 2, 3], ["1", "2.0", "3"]):
+        caplog.clear()
+        assert names(labels) == ("1", "2", "3")
+        assert line == next(of.getMessage() for of in caplog.records if of.levelno > logging.INFO)
+    chosen = {"task": "single-label"}, {"labels_as": "text"}, {"task": "ordinal"}
+    for labels, options in (([0, 1], {}), *(([1, 2, 3], of) for of in chosen)):
+        caplog.clear()
+        names(labels, **options)
+        assert "become classes" not in caplog.text
+    data.read(frame([1, 2, 3]), training=False)
+    assert "become classes" not in caplog.text
+    names(["1.25", "2.5", "3.75"])
+    assert [of.levelname for of in caplog.records if "are numbers, which" in of.getMessage()] == [
+        "WARNING"
+    ]
+
+
+def test_ratings_scores_and_stars_are_names_of_label_columns():
+    own = frame([0, 1]).rename(columns={"label": "Rating"}).assign(id=["a", "b"], stars=[1, 1])
+    assert data.read({"train": own, "validation": own}).label_names == ("0", "1")
+    own = own.assign(target=["x", "y"])  # a name that was known before comes first
+    assert data.read({"train": own, "validation": own}).label_names == ("x", "y")
 
 
 def test_labels_with_a_single_training_example_are_a_warning_said_once(caplog):

@@ -245,16 +245,20 @@ def test_columns_of_pairs(nli, bert, tmp_path):
     for missing in (None, float("nan"), "", " "):
         lacking = frame.astype(object)
         lacking.loc[2, "c"] = missing
-        assert "row 3 has an empty 'c'" in refusal(loading.read, lacking, text_column="a,b,c")
+        said = refusal(loading.read, lacking, text_column="a,b,c")
+        assert "1 pair lacks a text (empty 'c': 1), the first in row 3: correct" in said
         kept = loading.read(lacking, text_column="a,b,c", skip_empty=True)
         assert sum(map(len, kept.splits.values())) == 39
+    lacking.loc[[1, 2, 5], "a,b"] = ""  # both halves are counted at once, each pair once
+    said = refusal(loading.read, lacking, text_column="a,b,c")
+    assert "3 pairs lack a text (empty 'a,b': 3, 'c': 1), the first in row 2: correct" in said
     pairs = [row[:2] for row in inferences(8)]
     said = refusal(loading.read, texts=[*pairs, "a film"], labels=[0, 1, 0, 1, 0, 1, 0, 1, 1])
     assert said == (
         "texts: text 9 is no pair, and others are: give two texts for each example, or one"
     )
     said = refusal(loading.read, texts=[*pairs, ("a", None)], labels=[0, 1] * 4 + [1])
-    assert "row 9 has an empty 'text_pair'" in said
+    assert "(empty 'text_pair': 1), the first in row 9" in said
     mixed = {"train": (pairs, [0, 1] * 4), "test": (["a", "b"], [0, 1])}
     assert "has single texts, another split has pairs of texts" in refusal(loading.read, mixed)
     for name, value in (("windows", True), ("prefix", "query: ")):

@@ -32,7 +32,9 @@ TEXT_COLUMNS = ("text", "sentence", "review", "content", "comment", "post", "twe
 STAND_IN = "what stands for the texts"  # the name of a column where a table has no texts
 FEW = 20  # different numbers, some written without a point: classes
 FEWEST_ROWS, NEARLY_ALL = 5, 0.9  # of them have different labels: a warning
-LABEL_COLUMNS = ("label", "labels", "class", "category", "target", "sentiment")
+LABEL_COLUMNS = (
+    "label", "labels", "class", "category", "target", "sentiment", "rating", "score", "stars",
+)  # fmt: skip
 SPLIT_COLUMN = "split"
 FILE_COLUMNS = ("file", "filename", "file_name", "path")
 LABELS_AS = ("auto", "text")
@@ -48,8 +50,10 @@ log = logging.getLogger(__name__)
 Rows = npt.NDArray[np.int64]
 
 SURROGATE = re.compile("[\ud800-\udfff]")  # half of a pair, which no encoding can hold
-WHOLE, FRACTION = r"[+-]?\d+(\.0+)?", r"[+-]?\d*\.\d+"
-NUMBER = r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?"
+# Labels that are numbers: `float` also takes 1_000 and the digits of other scripts.
+WHOLE, FRACTION = r"[+-]?[0-9]+(\.0+)?", r"[+-]?[0-9]*\.[0-9]+"
+NUMBER = r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?"
+WITH_COMMA = r"[+-]?[0-9]+,[0-9]+"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -371,14 +375,26 @@ def texts_are(names: Sequence[str]) -> str:
 def with_texts(table: Table, names: Sequence[str], skip_empty: bool = False) -> Table:
     """The table, whose texts are columns of these names; with `skip_empty`, without the rows in
     which one is empty."""
-    filled = np.ones(len(table), bool)
+    of_columns: dict[str, npt.NDArray[np.bool_]] = {}
     for name in names:
-        texts = table.column(name)
-        check_texts(table.origin, name, texts, table.row_numbers, skip_empty=skip_empty)
-        if skip_empty:
-            filled &= np.fromiter((text is not None and bool(text.strip()) for text in texts), bool)
+        texts, later = table.column(name), skip_empty or len(names) > 1
+        check_texts(table.origin, name, texts, table.row_numbers, skip_empty=later)
+        if later:
+            has = (text is not None and bool(text.strip()) for text in texts)
+            of_columns[name] = np.fromiter(has, bool, len(table))
+    filled = np.logical_and.reduce([np.ones(len(table), bool), *of_columns.values()])
     if filled.all():
         return table
+    if not skip_empty:
+        rows = table.row_numbers[~filled]
+        halves = [f"{name!r}: {(~of).sum():,}" for name, of in of_columns.items() if not of.all()]
+        have, them = ("pair lacks", "it") if len(rows) == 1 else ("pairs lack", "them")
+        raise SpaceliteError(
+            f"{table.origin}: {len(rows):,} {have} a text (empty {', '.join(halves)}), the first "
+            f"in row {rows[0]:,}: correct or remove {them}, name other columns with text_column, "
+            "or give skip_empty=True",
+            ["text_column", "skip_empty"],
+        )
     empty = table.row_numbers[~filled]
     left = f"{len(empty):,} row{' is' if len(empty) == 1 else 's are'} left out"
     why = "because the text is empty" if len(names) == 1 else "because one of the texts is empty"
@@ -596,6 +612,14 @@ def as_numbers(labels: Labelled, name: str) -> Labelled:
     Two labels that would become one number, such as 01 and 1, are refused."""
     values = labels.values
     strings = {value for value in values if isinstance(value, str)}
+    plain = {value for value in strings if re.fullmatch(NUMBER, value)}
+    other = sorted(value for value in strings - plain if re.search(r"\d", value))
+    if other and len(plain) + len(other) == len(strings) and all(map(_is_number, other)):
+        _warn(
+            f"{name}: labels such as {other[0]!r} are read as text, and so are all others: numbers "
+            "are written with the digits 0 to 9 and a point"
+        )
+        return labels
     if all(re.fullmatch(WHOLE, value) for value in strings):
         number_of: dict[str, float] = {value: int(value.split(".")[0]) for value in strings}
     elif all(re.fullmatch(FRACTION, value) for value in strings):
@@ -649,11 +673,17 @@ def is_fraction(value: Any) -> bool:
 
 
 def task_of_numbers(
-    labels: Labelled, reading: Reading, class_names: Sequence[str], name: str
+    labels: Labelled,
+    reading: Reading,
+    class_names: Sequence[str],
+    name: str,
+    *,
+    training: bool = True,
 ) -> str | None:
     """The task whose labels are numbers to predict, and not classes: the one that is named, else
-    the first if all labels are numbers and one is not whole, which is logged. None for classes,
-    such as FEW that a file writes as 1.5 and 2.
+    the first if all labels are numbers and one is not whole. None for classes, such as FEW that a
+    file writes as 1.5 and 2, and whole numbers. What was not named is a warning, which Python shows
+    too; of whole numbers if there are more than two, in data for `training`.
     Raises SpaceliteError if the task that is named does not fit."""
     used = [value for value, count in zip(labels.values, labels.counts, strict=True) if count]
     if reading.task is not None:
@@ -683,7 +713,16 @@ def task_of_numbers(
     ]
     first = next(filter(is_fraction, used), None)
     known = next((task.name for task in TASKS.values() if task.of_numbers), None)
-    if known is None or first is None or not all(numbers):
+    if known is None or not all(numbers):
+        return None
+    if first is None:
+        if training and len({float(value) for value in used}) > 2:
+            hint = (
+                f"{name}: the labels are whole numbers, {len(used)} different ones, which become "
+                f"classes: task={known!r} predicts them as numbers, task='ordinal' as whole "
+                "numbers whose order counts"
+            )
+            log.warning(SpaceliteError(hint, ["task"]))
         return None
     written = [value.strip() for value in used if isinstance(value, str)]
     if len(used) <= FEW and not all(re.fullmatch(FRACTION, value) for value in written):
@@ -691,13 +730,13 @@ def task_of_numbers(
             f"{name}: its {len(used)} different labels are read as classes; task={known!r} "
             "predicts them as numbers"
         )
-        log.info(SpaceliteError(hint, ["task"]))
+        log.warning(SpaceliteError(hint, ["task"]))
         return None
     hint = (
         f"{name}: labels such as {first} are numbers, which heads learn to predict "
         f"(task={known!r}); labels_as='text' makes classes of them"
     )
-    log.info(SpaceliteError(hint, ["task", "labels_as"]))
+    log.warning(SpaceliteError(hint, ["task", "labels_as"]))
     return known
 
 
@@ -707,12 +746,17 @@ def targets(labels: Labelled, task: Task, name: str) -> npt.NDArray[np.float64]:
     numbers = np.empty(len(labels.values))
     for at, (value, count) in enumerate(zip(labels.values, labels.counts, strict=True)):
         try:
-            if isinstance(value, bool | list):
+            is_text = isinstance(value, str)
+            if isinstance(value, bool | list) or (
+                is_text and not re.fullmatch(f"{NUMBER}|[+-]?(nan|inf)", value.strip(), re.I)
+            ):
                 raise ValueError(value)
             numbers[at] = float(value)
             problem = task.problem_of(numbers[at])
         except (TypeError, ValueError, OverflowError):
             problem = "which is not a number"
+            if is_text and re.fullmatch(WITH_COMMA, value.strip()):
+                problem = f"whose comma must be a point ({value.strip().replace(',', '.')})"
         if problem and count:
             example = int(np.flatnonzero(labels.index == at)[0])
             split = SPLITS[labels.split[example]]
@@ -778,6 +822,14 @@ def refuse_joined(labels: Labelled, name: str) -> None:
     occur elsewhere too, as `joy,fear` beside `joy` and `fear, anger`: they are several labels in
     one string."""
     strings = {value for value in labels.values if isinstance(value, str)}
+    commas = sorted(label for label in strings if re.fullmatch(WITH_COMMA, label))
+    if commas and all(re.fullmatch(f"{NUMBER}|{WITH_COMMA}", label) for label in strings):
+        raise SpaceliteError(
+            f"{name}: labels such as {commas[0]!r} have a comma: numbers are written with a point "
+            f"({commas[0].replace(',', '.')}); give label_separator=',' if they are several labels "
+            "each, or labels_as='text' if each is one",
+            ["label_separator", "labels_as"],
+        )
     for separator in SEPARATORS:
         parts = {label: [part.strip() for part in label.split(separator)] for label in strings}
         count = Counter(part for label in strings for part in set(parts[label]))
@@ -802,9 +854,9 @@ def refuse_missing_words(labels: Labelled, name: str) -> None:
     numbers = [label for label in count if re.fullmatch(f"{WHOLE}|{FRACTION}", label)]
     if words and numbers and len(words) + len(numbers) == len(count):
         raise SpaceliteError(
-            f"{name}: the labels are numbers, but for {words[0]!r} (rows: "
-            f"{count[words[0]]:,}): correct or remove these, or give labels_as='text' if it is a "
-            "label",
+            f"{name}: the labels are numbers, but for {words[0]!r} in "
+            f"{count[words[0]]:,} rows: correct or remove these, or give labels_as='text' if it is "
+            "a label",
             ["labels_as"],
         )
 

@@ -451,7 +451,7 @@ def _numbered(
             )
         class_names = class_names or names
     values = columns.Labelled.joined(parts)
-    of_numbers = columns.task_of_numbers(values, reading, class_names, name)
+    of_numbers = columns.task_of_numbers(values, reading, class_names, name, training=training)
     if reading.text_column is None or reading.label_column is None:
         for found_names in dict.fromkeys(chosen.values()):
             alike = [split for split in tables if chosen[split] == found_names]

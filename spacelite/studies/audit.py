@@ -282,7 +282,10 @@ def audit_labels(
     from spacelite.training.loop import Member, open_train, train_weighted
 
     if cache.task is not SINGLE_LABEL:
-        raise SpaceliteError("an audit needs data with one label per text")
+        raise SpaceliteError(
+            "an audit needs labels that are classes, a single one per text: cache "
+            f"{cache.name} has {cache.task.phrase}"
+        )
     kind = heads.kind(config.kind)
     if config.is_iterative or kind.not_additive(config) is not None or config.reads_layers:
         raise SpaceliteError(

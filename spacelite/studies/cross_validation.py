@@ -355,16 +355,18 @@ def divide(
         for number in range(count):
             held = fold[repeat] == number
             if not held.any():
+                what = "repeated texts" if groups is None else "groups"
                 raise SpaceliteError(
-                    f"folds={count}: the groups are too unequal, and a fold is empty: use fewer "
+                    f"folds={count}: the {what} are too unequal, and a fold is empty: use fewer "
                     "folds",
                     ["folds", "groups"],
                 )
             if not task.learnable(labels[~held]):
+                remedy = "more folds" if groups is None else "other groups, or more folds"
                 raise SpaceliteError(
-                    "a fold holds all examples of a label but one: its head would be trained on a "
-                    "single label; use other groups",
-                    ["groups"],
+                    f"folds={count}: outside of a fold all examples have the same label, of which "
+                    f"its head would learn nothing: use {remedy}",
+                    ["folds", "groups"],
                 )
     return fold
 

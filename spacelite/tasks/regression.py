@@ -396,7 +396,7 @@ class Regression(Task):
         self, there: Sequence[str], here: Sequence[str], mapping: dict[str, str] | None
     ) -> Array | str:
         if mapping is not None:
-            return "labels are numbers, which cannot be mapped: leave labels out"
+            return "its labels are numbers, and labels=... is for names of classes: leave it out"
         return np.zeros(1, np.int64)
 
 
