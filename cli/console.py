@@ -289,18 +289,29 @@ def show(table: Table, *, ruled: bool = True) -> None:
         for heading, texts in zip(table.columns, columns, strict=True)
     }
     room = out().width - 2 - sum(widths.values()) + widths.get("Text", 0)
-    for number, (heading, text) in enumerate(zip(table.columns, table.text_columns, strict=True)):
-        left: Any = "left" if text else "right"
+    least = []
+    for number, heading in enumerate(table.columns):
         # On narrow terminals headings and names wrap at spaces; figures do not, unless there is no
         # room for them even so: then deviations and intervals are below them.
         if number and heading != "Text" and room + widths[table.columns[0]] < LEAST_NAME:
             columns[number] = [re.sub(" (?=[(±])", "\n", cell) for cell in columns[number]]
         cells = "\n".join(columns[number])
         parts = [*heading.split(), *(cells.split("\n") if number else cells.split())]
-        least = 0 if heading == "Text" else max(map(len, parts))
-        if number == 0:
-            least = min(least, LEAST_ROOM)
-        shown.add_column(heading, justify=left, min_width=least, overflow="fold")
+        least.append(0 if heading == "Text" else max(map(len, parts)))
+    # What the other columns leave to the first one, which rich would take from them.
+    names = (
+        None if "Text" in widths else max(out().width - 4 - sum(least[1:]) - 2 * len(least[1:]), 1)
+    )
+    for number, (heading, text) in enumerate(zip(table.columns, table.text_columns, strict=True)):
+        left: Any = "left" if text else "right"
+        first = number == 0
+        shown.add_column(
+            heading,
+            justify=left,
+            min_width=min(least[0], LEAST_ROOM, names or LEAST_ROOM) if first else least[number],
+            max_width=names if first else None,
+            overflow="fold",
+        )
     for number, (line, *texts) in enumerate(zip(table.lines, *columns, strict=True)):
         if number and not ruled and not line.kind:
             shown.add_section()

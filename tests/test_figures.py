@@ -5,12 +5,14 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from spacelite_cli import console
 from spacelite_cli.app import app
 from test_regression_use import products
 from typer.testing import CliRunner
 
 import spacelite
-from spacelite.document import figure, of_label
+from spacelite.document import Chart, Line, Series, Table, figure, of_label
+from spacelite.reports.render import plots
 
 MANTISSA = re.compile(r"[+−]?([\d,]*\d(?:\.\d+)?)(?:e-?\d+)?")
 
@@ -73,3 +75,49 @@ def test_reports_read_in_every_unit(unit, bert, tmp_path):
     shares = [explained.explanation.written(of) for of in explained.explanation.shares[:, 0]]
     total = sum(float(of.replace("−", "-")) for of in shares)
     assert total == pytest.approx(explained.explanation.shares.sum(), abs=unit * 1e-3 * len(shares))
+
+
+def test_what_a_few_examples_do_not_say(bert, tmp_path):
+    """Of a single test example there are no intervals, and of equal labels no R²: a dash with its
+    reason. No warning of numpy reaches the user."""
+    texts, ratings = products(9)
+    for number, labels in enumerate(([3.5], [2.5, 2.5])):
+        data = {"train": 6, "validation": 2 - number, "test": len(labels)}
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        for name, count in data.items():
+            of = ratings if name == "train" else labels * count
+            rows = {"text": texts[:count], "label": of[:count]}
+            pd.DataFrame(rows).to_csv(folder / f"{name}.csv", index=False)
+        options = {"cache_dir": folder / "cache", "progress": False}
+        cache = spacelite.embed(folder, backbone=str(bert), **options)
+        spacelite.train(
+            cache, head=["space", "linear", "tfidf"], pooling="mean", epochs=1, seeds=2,
+            baselines=False, progress=False,
+        )  # fmt: skip
+        report = spacelite.report(**options).text("markdown")
+        curve = spacelite.learning_curve(cache, head="linear", epochs=1, seeds=2, progress=False)
+        sweep = spacelite.sweep(cache, progress=False)
+        assert not re.search(r"\b(nan|inf)\b|– to –|± –", f"{report}{curve}{sweep}")
+        assert ("From a single test example nothing can be said" in report) == (number == 0)
+        assert "R² and correlations do not exist" in report
+        assert ("(95% interval" in report) == (number > 0)
+
+
+def test_a_mark_behind_others_is_said():
+    series = [Series(name, [1, 2], [0.5, value], [0.0, 0.0]) for name, value in
+              (("a", 0.4), ("b", 0.7), ("c", 0.7))]  # fmt: skip
+    text = plots.in_characters(Chart("layers", "R", "", series, "layer", logarithmic=False))
+    assert "■ b " in text and text.endswith("▲ c (behind ■ ●)")
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_no_figure_is_cut_off(width, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(width))
+    console._console.cache_clear()
+    figure = "−0.123 (−1.234 to 0.567)"
+    lines = [Line.of(f"layer {of}, last (chosen)", "0.123", figure, figure) for of in range(2)]
+    console.show(Table("", ["Probe reads", "Validation", "Test (95%)", "RMSE above"], lines))
+    console._console.cache_clear()
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= width and shown.count("0.567)") == 4

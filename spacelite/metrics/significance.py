@@ -103,9 +103,12 @@ def over_seeds(first: Array, second: Array, paired: bool) -> Test:
     The scores (K, N) of a system have a row per seed, or a single one for a system without a seed,
     which has no variance of that kind. `paired` rows belong together: both systems have the same
     seeds. If not, the variances of the two systems' seeds are added, and the fewer seeds count.
+    A single example says nothing: p is 1.
     """
     examples = first.shape[1]
     value = float(first.mean() - second.mean())
+    if examples < 2:
+        return _unknown(value)
     together = paired or 1 in (len(first), len(second))
     by_seed, residual, seeds = 0.0, 0.0, max(len(first), len(second))
     for table in [first - second] if together else [first, second]:
@@ -121,6 +124,11 @@ def over_seeds(first: Array, second: Array, paired: bool) -> Test:
         float(differences.var(ddof=1)) / examples - residual, 0.0
     )  # (MS_E - MS_R) / (K N)
     return _tested(value, (by_seed, by_example), (seeds - 1, examples - 1))
+
+
+def _unknown(value: float) -> Test:
+    """A difference on a single example."""
+    return Test(Difference(value, (-math.inf, math.inf)), 1.0)
 
 
 def _tested(value: float, parts: tuple[float, float], freedoms: tuple[int, int]) -> Test:
@@ -156,11 +164,13 @@ def _tested(value: float, parts: tuple[float, float], freedoms: tuple[int, int])
 
 def paired(differences: Array) -> Test:
     """The mean of a difference per example, (N,), between two heads, with the 95% interval of a
-    paired bootstrap and the p-value of a paired t-test."""
+    paired bootstrap and the p-value of a paired t-test. A single example says nothing: p is 1."""
     from scipy.special import stdtr
 
     count, value = len(differences), float(differences.mean())
-    error = float(differences.std(ddof=1)) / math.sqrt(count) if count > 1 else math.inf
+    if count < 2:
+        return _unknown(value)
+    error = float(differences.std(ddof=1)) / math.sqrt(count)
     p = 2 * float(stdtr(count - 1, -abs(value) / error)) if error else float(value == 0)
     return Test(Difference(value, resampled_mean(differences)), p)
 

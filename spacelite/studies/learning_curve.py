@@ -690,6 +690,8 @@ def left_out(metric: str, task: Task, labels: Array, logits: Array) -> Array:
     """A metric of V examples, from logits (V, C), without each of 40 groups of them, or without
     each example if there are fewer, (G,); NaN if undefined."""
     groups = min(GROUPS, len(labels))
+    if groups < 2:  # nothing is left
+        return np.full(groups, np.nan)
     group = np.random.default_rng(0).permutation(len(labels)) % groups
     return np.array([figure(metric, task, labels, logits, group != one) for one in range(groups)])
 

@@ -254,10 +254,16 @@ class Sweep:
                 "there is no test split, so that all figures are of the examples that it was "
                 "chosen by, and that of the chosen one is too good"
             )
+        intervals = (
+            "Intervals: 95%, jackknife over groups of examples with Student's t, cut off at the "
+            "ends of the metric's range"
+        )
+        if math.isnan(choice.figure.low):
+            intervals = "A single example gives no intervals"
         sentences = [
             f"{count} probes, each a linear layer on one vector per text fitted to "
             f"{self.train:,} training examples, were compared by {metric} on {self.validation:,} "
-            f"validation examples; {read}. Intervals: 95%, jackknife over groups of examples."
+            f"validation examples; {read}. {intervals}."
         ]
         if on_test:
             sentences.append(
@@ -327,12 +333,12 @@ class Sweep:
         if estimate is None:
             return "–"
         value, low, high = (re.sub("^-", "−", self.of.written(of, 3)) for of in astuple(estimate))
-        return f"{value} ({low} to {high})"
+        return value if math.isnan(estimate.low) else f"{value} ({low} to {high})"
 
     def _amount(self, difference: Estimate) -> str:
         """`1.2 (−0.4 to 2.8)`, in points or in the unit of the labels."""
         value, low, high = map(self.of.amount, astuple(difference))
-        return f"{value} ({low} to {high})"
+        return value if math.isnan(difference.low) else f"{value} ({low} to {high})"
 
     def report_blocks(self, origin: str, number: str) -> list[Block]:
         """The part of a report; `origin` is a sentence that says where the figures come from,
@@ -487,16 +493,19 @@ def measured(metric: str, task: Task, labels: Array, logits: Array) -> Array:
     return np.concatenate([[whole], left_out(metric, task, labels, logits)])
 
 
-def estimate(values: Array) -> Estimate:
-    """A figure as `measured`, or a difference of two, with its interval: that of the jackknife over
-    G groups (Efron & Tibshirani 1993, ch. 11), and Student's t with G - 1 degrees of freedom."""
+def estimate(values: Array, of: Metric | None = None) -> Estimate:
+    """A figure `of` a metric as `measured`, or a difference of two, with its interval: that of the
+    jackknife over G groups (Efron & Tibshirani 1993, ch. 11), and Student's t with G - 1 degrees of
+    freedom, within the metric's range; NaN of a single group."""
     from scipy.special import stdtrit
 
     value, without = float(values[0]), values[1:]
     groups = len(without)
     variance = (groups - 1) / groups * float(((without - without.mean()) ** 2).sum())
     half = float(stdtrit(groups - 1, (1 + LEVEL) / 2)) * math.sqrt(variance)
-    return Estimate(value, value - half, value + half)
+    if of is None or math.isnan(half):
+        return Estimate(value, value - half, value + half)
+    return Estimate(value, max(value - half, of.least), min(value + half, of.most))
 
 
 def _rows(vectors: Array, labels: Array | None = None) -> TokenRows:
@@ -591,9 +600,13 @@ def sweep(
         *((of, None, None) for of in BASELINES),
     ]
     every = []
+    # The others are differences.
+    ranges = dict.fromkeys(("figure", "control", "random"), task.metrics[metric])
     for at, (of, layer, pooling) in enumerate(about):
         estimates: dict[str, Any] = {
-            name: estimate(listed[at]) for name, listed in values.items() if at < len(listed)
+            name: estimate(listed[at], ranges.get(name))
+            for name, listed in values.items()
+            if at < len(listed)
         }
         every.append(Probe(of, layer, pooling, on_validation[at], **estimates))
     return Sweep(

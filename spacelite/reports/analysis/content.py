@@ -28,6 +28,7 @@ from spacelite.reports.analysis.groups import (
     compared,
     grouped,
     select,
+    undefined_note,
 )
 from spacelite.reports.analysis.published import published_sections
 from spacelite.runs.record import RunRecord
@@ -110,6 +111,7 @@ def build(
                 for note in start_note(row.system, [run.record for run in system.runs])
             ),
             *bold_note(group.section.rows),
+            *undefined_note(group.section.rows),
         ]
         section = replace(group.section, notes=notes)
         examples = words_and_mistakes(cache_dir, group, backbone) if with_examples else None

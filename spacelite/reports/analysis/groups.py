@@ -216,6 +216,17 @@ def bold_note(rows: Sequence[Row]) -> list[str]:
     return [f"Bold: the best of a column{but}."]
 
 
+def undefined_note(rows: Sequence[Row]) -> list[str]:
+    """Why figures of numbers are dashes, if any are."""
+    names = ("r2", "pearson")
+    if all(row.figures.get(name, 0) is not None for row in rows for name in names):
+        return []
+    return [
+        "–: R² and correlations do not exist where the labels, or the predictions, are all the "
+        "same number."
+    ]
+
+
 def averaging(average: str, labels: Sequence[str]) -> str:
     """How precision and recall are averaged, in words; "" without classes."""
     if average == "binary":

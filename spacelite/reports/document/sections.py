@@ -235,7 +235,10 @@ def _intervals(part: GroupFindings, number: int) -> list[Block]:
         Line.of(
             wording.of_seed(system.name, system.seed),
             *(
-                Cell(of.written(value), f"({of.written(low)} to {of.written(high)})")
+                Cell(
+                    of.written(value),
+                    f"({of.written(low)} to {of.written(high)})" if low < high else "",
+                )
                 for of, (value, (low, high)) in (
                     (metrics[name], figures) for name, figures in system.intervals.items()
                 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 
 from spacelite.document import SIGNIFICANT, p_value
@@ -36,7 +37,9 @@ def span(bounds: tuple[int, int]) -> str:
 
 
 def interval(metric: str, difference: Difference) -> str:
-    """`0.4 to 2.2`."""
+    """`0.4 to 2.2`; a dash if it has no ends, as that of a single example."""
+    if not all(map(math.isfinite, difference.interval)):
+        return "–"
     return " to ".join(map(known_metrics()[metric].amount, difference.interval))
 
 
@@ -194,8 +197,10 @@ def _figures(alike: Sequence[Comparison], tests: int) -> tuple[str, str]:
     p = f"{name} {p_value(one.corrected).removeprefix('p ')}"
     if one.p < SIGNIFICANT <= one.corrected:
         p = f"{p_value(one.p)}, {p}"
+    if (between := interval(first, one.headline)) == "–":  # of a single example
+        return accuracy, f1
     return (
-        f"{accuracy} (95% interval {interval(first, one.headline)}; {p})",
+        f"{accuracy} (95% interval {between}; {p})",
         f"{f1} (95% interval {interval(second, in_f1[0])})",
     )
 
@@ -211,6 +216,8 @@ def method(section: Section, analysis: Analysis) -> str:
     examples, split = section.examples[section.split], section.split
     bases = {comparison.basis for comparison in analysis.comparisons}
     sentences = []
+    if examples == 1:
+        return f"From a single {split} example nothing can be said of chance: no interval, no p."
     if SYSTEMS in bases:
         counts = [pair.seeds for pair in analysis.comparisons if pair.basis == SYSTEMS]
         seeds = span((min(counts), max(counts)))

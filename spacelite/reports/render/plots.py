@@ -513,10 +513,12 @@ def in_characters(chart: Chart, *, width: int = DRAWN_WIDTH, plain: bool = False
             below[start : start + len(text)] = text
             end = start + len(text) + LEAST_SPACE
     lines += [f"{'':>{left}} └{''.join(axis)}", "".join(below).rstrip()]
-    legend = [
-        f"{MARKS[number % len(MARKS)]} {visible(series.name)}"
-        for number, series in enumerate(chart.series)
-    ]
+    legend = []
+    for number, series in enumerate(chart.series):
+        mark, marked = MARKS[number % len(MARKS)], zip(series.sizes, series.means, strict=True)
+        over = {cells[row(of)][column(size)] for size, of in marked if not math.isnan(of)}
+        behind = f" (behind {' '.join(sorted(over))})" if over and mark not in over else ""
+        legend.append(f"{mark} {visible(series.name)}{behind}")
     if any(series.line for series in chart.series):
         legend.append("· power law, extrapolated")
     text = "\n".join([*lines, *_wrapped(legend, width)])
