@@ -78,7 +78,7 @@ def explain(
 def _print(result: Explanation, labels: Sequence[int], example: str | None) -> None:
     say = console.out().print
     if result.number is not None:
-        say(Text(result.prediction, style="bold"))
+        say(Text.assemble("predicted ", (result.prediction, "bold")))
     else:
         chances = ", ".join(
             f"{visible_name(name)} {decimals(value, 3)}"

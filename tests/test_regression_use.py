@@ -127,7 +127,7 @@ def test_predictions_are_numbers(runs, command, tmp_path):
     assert command("predict", run.id, own[0], "--csv").stdout.startswith("text,value,unknown\n")
 
 
-def test_what_needs_probabilities_is_refused(runs, command):
+def test_what_needs_probabilities_is_refused(runs, command, tmp_path):
     run = runs["tfidf"]
     for words in (
         ("predict", run.id, "a film", "--min-probability", 0.5),
@@ -138,6 +138,11 @@ def test_what_needs_probabilities_is_refused(runs, command):
         assert "which predicts numbers: they have neither labels" in " ".join(said.split())
         assert "bug" not in said
     assert "threshold=accuracy=0.9 has no effect on run" in refusal(run.threshold, accuracy=0.9)
+    out = tmp_path / "exported"
+    said = f"run {run.id} predicts numbers, which no export does: use predict or serve"
+    assert refusal(run.export, "onnx", out) == said and not out.exists()
+    shown = command("runs", "show", run.id).stdout
+    assert "RMSE" in shown and "Loss" not in shown  # of a head that has none
 
 
 def by_hand(run, hidden):
@@ -187,7 +192,7 @@ def test_explanations_speak_of_the_number(runs, command, options, tmp_path):
         plain = each.partition("</style>")[2] or each
         for word in ("probability", "logit", " label", " against "):
             assert word not in plain.partition("<script")[0].lower(), word
-    for part in ("adds to rating", "prediction", "what the word adds to the prediction of rating"):
+    for part in ("adds to rating", "prediction", "what the word adds to the predicted rating"):
         assert part in shown.stdout
     assert "words that raise and lower rating" in found[2] and "Labelled" not in found[1]
     content = json.loads(command("explain", run.id, text, "--json").stdout)

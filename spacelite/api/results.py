@@ -513,7 +513,7 @@ class TextExplanation:
                 f"{word.text}({word.share(2)})" if word.side else word.text
                 for word in explained.marked(label)
             )
-            name = visible_name(explained.labels[label])
+            name = explained.named(label)
             of_labels.append(visible(f"{explained.sides} {name}: {text}"))
         return f"predicted {explained.prediction}; " + "\n".join(of_labels)
 
@@ -527,7 +527,7 @@ class TextExplanation:
     def _repr_html_(self) -> str:
         explained = self.explanation
         of_labels = "".join(
-            f"{explained.sides} <b>{escape(visible_name(explained.labels[label]))}</b>:"
+            f"{explained.sides} <b>{escape(explained.named(label))}</b>:"
             f"{markup.marked_text(explained.marked(label))}"
             for label in self.shown
         )
@@ -609,6 +609,8 @@ def metrics_table(
     lines = [Line.of("Examples", *(f"{examples[split]:,}" for split in metrics))]
     for name, metric in task.metrics.items():
         values = [scores.get(name) for scores in metrics.values()]
+        if name == "loss" and not any(value is not None for value in values):
+            continue  # of a head that is fitted, or on numbers
         figures = ["–" if value is None else metric.written(value) for value in values]
         lines.append(Line.of(metric.heading, *figures))
     return Table("Evaluation", ["Metric", *metrics], lines, "evaluation")

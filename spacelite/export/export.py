@@ -175,12 +175,14 @@ def export(
         )
     if not run.record.task.has_probabilities:
         raise SpaceliteError(
-            f"run {run.id} cannot be exported: exports give probabilities of labels, and it "
-            f"predicts {run.record.task.phrase}; classify texts with predict"
+            f"run {run.id} predicts numbers, which no export does: use predict or serve"
+        )
+    if run.record.spec.pairs and not form.is_copy:
+        raise SpaceliteError(
+            f"run {run.id} reads pairs of texts, and to={to} single ones: give to=safetensors",
+            ["to"],
         )
     reason = form.refusal(run)
-    if run.record.spec.pairs and not form.is_copy:
-        reason = "it reads pairs of texts, and the form single ones: to=safetensors takes it"
     if reason is not None:
         raise SpaceliteError(f"run {run.id} cannot be exported to={to}: {reason}", ["to"])
     form.require(run)

@@ -167,7 +167,7 @@ class Explanation:
         if self.number is not None:
             whole, exact = of_label(self.number), of_label(self.logits[0])
             rounding = "" if whole == exact else f" ({exact} before rounding)"
-            return f"{visible_name(self.labels[0])} {whole}{rounding}"
+            return f"{self.named(0)} {whole}{rounding}"
         chances = dict(zip(self.labels, self.probabilities, strict=True))
         given = (f"{name} ({decimals(chances[name], 3)})" for name in self.given)
         return visible_name(", ".join(given)) or "no label"
@@ -189,9 +189,15 @@ class Explanation:
         """The logit of each label, (C,), shown in the same way as `shares`."""
         return self.task.centred(np.asarray(self.logits))
 
+    def named(self, label: int) -> str:
+        """A label's name for readers; `value` for numbers that the data have no other name for."""
+        if self.number is not None and self.labels == ["label"]:
+            return "value"
+        return visible_name(self.labels[label])
+
     def column(self, label: int) -> str:
         """The heading of shares in a label's logit, or in a number."""
-        return f"{'for' if self.number is None else 'adds to'} {visible_name(self.labels[label])}"
+        return f"{'for' if self.number is None else 'adds to'} {self.named(label)}"
 
     @property
     def sides(self) -> str:
@@ -214,10 +220,10 @@ class Explanation:
     def legend(self, label: int | None) -> str:
         """What the numbers beside words mean, where the words of a label are shown; None for
         several labels, with a table each."""
-        of = (
-            "the label that its table is for" if label is None else visible_name(self.labels[label])
-        )
+        of = "the label that its table is for" if label is None else self.named(label)
         share = f"what the word adds to the {self.task.output} of {of}"
+        if self.number is not None:
+            share = f"what the word adds to the predicted {of}"
         pairs = "" if self.second is None else " (1) and (2) say which of the two texts it is in."
         if not self.task.beyond:
             return f"The number of a word is {share}.{pairs}"

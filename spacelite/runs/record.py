@@ -328,7 +328,9 @@ class TransferRecord:
 
     @property
     def mapping(self) -> str:
-        """The labels in words: `up as positive, down as negative`."""
+        """The labels in words: `up as positive, down as negative`; `numbers` without a name."""
+        if self.labels == {"label": "label"}:
+            return "numbers"
         pairs = (f"{there} as {here}" for there, here in self.labels.items())
         return visible_name(", ".join(pairs))
 
