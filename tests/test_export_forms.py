@@ -286,8 +286,10 @@ def test_exports_name_no_folder_of_this_machine(tmp_path, reviews):
 def test_further_heads(tmp_path, reviews):
     where, runs = trained("bert", tmp_path, reviews, MORE)
     given, refused = beside_predict([(where, runs)], FORMS, tmp_path)
-    assert set(refused) == {("additive (mean+ngrams)", FORMS[0])}
-    assert len(given) == 2 * len(runs) - 1
+    assert set(refused) == {
+        (f"additive ({blocks})", FORMS[0]) for blocks in ("mean+ngrams", "attention")
+    }
+    assert len(given) == 2 * len(runs) - 2
 
 
 @pytest.mark.slow
