@@ -130,6 +130,14 @@ def print_json(content: object) -> None:
     sys.stdout.write(f"{json_escaped(json_text(content))}\n")
 
 
+def result(found: Any, as_json: bool) -> None:
+    """Print what a function of the library returned: its figures as JSON, or its own words."""
+    if as_json:
+        print_json(found.as_json())
+    else:
+        say(str(found))
+
+
 def json_text(content: object) -> str:
     """One JSON document; NaN and infinity become null."""
     # An ascii terminal would show "?" for "±": here it is an escape, which keeps the content.

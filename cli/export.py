@@ -32,7 +32,4 @@ def export(
     arguments = locals()
     with cleaned_up():
         exported = console.call(spacelite.load_run(run, cache_dir).export, arguments)
-    if as_json:
-        console.print_json(exported.as_json())
-    else:
-        console.say(str(exported))
+    console.result(exported, as_json)

@@ -93,10 +93,7 @@ def predict(
     if out is not None:
         with console.progress() as on_progress:
             done = loaded.predict_rows(rows, out, progress=on_progress, **how)
-        if as_json:
-            console.print_json(done.as_json())
-        else:
-            console.say(str(done))
+        console.result(done, as_json)
         return
     if as_csv or as_json:
         classify = partial(loaded.predict_batches, total=rows.count, **how)

@@ -32,10 +32,7 @@ def push(
     arguments = locals()
     with cleaned_up():
         pushed = console.call(spacelite.load_run(run, cache_dir).push, arguments)
-    if as_json:
-        console.print_json(pushed.as_json())
-    else:
-        console.say(str(pushed))
+    console.result(pushed, as_json)
 
 
 def pull(

@@ -51,34 +51,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 WORDS = [
-    "a",
-    "an",
-    "and",
-    "but",
-    "bad",
-    "boring",
-    "dull",
-    "film",
-    "fine",
-    "good",
-    "great",
-    "hardly",
-    "not",
-    "nice",
-    "plot",
-    "poor",
-    "scene",
-    "slow",
-    "story",
-    "the",
-    "this",
-    "very",
-    "was",
-    "well",
-    "acted",
-    "loved",
-    "hated",
-]
+    "a", "an", "and", "but", "bad", "boring", "dull", "film", "fine", "good", "great",
+    "hardly", "not", "nice", "plot", "poor", "scene", "slow", "story", "the", "this",
+    "very", "was", "well", "acted", "loved", "hated",
+]  # fmt: skip
 
 
 def texts(count: int, seed: int = 0, longest: int = 30) -> list[str]:
@@ -96,6 +72,14 @@ def refusal(call, *args, **kwargs) -> str:
     message = str(caught.value)
     assert "\n" not in message
     return message
+
+
+def invoke(*arguments, **options):
+    """The result of a command line."""
+    from spacelite_cli.app import app
+    from typer.testing import CliRunner
+
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], **options)
 
 
 def wordpiece(folder: Path) -> int:
@@ -253,6 +237,18 @@ def cache_path(tmp_path_factory, bert, reviews) -> Path:
         backbone=str(bert), dataset=str(reviews), cache_dir=tmp_path_factory.mktemp("cache"),
         dtype="float32", device="cpu",
     ).path  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory, bert, reviews):
+    """A run of a logistic regression on the means of the tiny BERT's tokens."""
+    import spacelite
+
+    cache = spacelite.embed(
+        reviews, backbone=bert, cache_dir=tmp_path_factory.mktemp("run"), device="cpu",
+        progress=False,
+    )  # fmt: skip
+    return spacelite.train(cache, head="logreg", pooling="mean", progress=False)[0]
 
 
 def in_memory(split, rows=None):

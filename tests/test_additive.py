@@ -8,14 +8,12 @@ import numpy as np
 import processes
 import pytest
 import torch
-from conftest import refusal, texts, write_dataset
+from conftest import invoke, refusal, texts, write_dataset
 from scipy.sparse import csr_array
 from sklearn.feature_extraction.text import TfidfVectorizer
-from spacelite_cli.app import app
 from test_baselines import cached as cached
 from test_baselines import dense, fitted, ids_of, inference_logits, random_rows, words
 from test_crossfit import centred, log_odds, scikit_learns
-from typer.testing import CliRunner
 
 import spacelite
 from spacelite import files, heads
@@ -32,10 +30,6 @@ from spacelite.training import memory
 
 BLOCKS = ("layers", "mean", "ngrams", "layers+ngrams", "mean+ngrams")
 QUIET = {"progress": False, "device": "cpu"}
-
-
-def command(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 # N-grams that count 1 + log(k).
@@ -387,7 +381,7 @@ def place(tmp_path, bert):
 
 @pytest.mark.usefixtures("with_baselines")
 def test_the_preset_beside_others_in_table_and_report(place, bert):
-    done = command("train", "--preset", "best", "--cache-dir", place, "--json")
+    done = invoke("train", "--preset", "best", "--cache-dir", place, "--json")
     assert done.exit_code == 0, done.stderr
     systems = [each["system"] for each in json.loads(done.stdout)]
     assert systems == ["additive (layers+ngrams+attention) L=32", "tfidf", "logreg (mean)"]
@@ -405,7 +399,7 @@ def test_the_preset_beside_others_in_table_and_report(place, bert):
     verdict = " ".join(text.split())
     # It is a head, which is compared with the baselines, and none of these.
     assert "the best baseline, tfidf" in verdict or "the best baseline, logreg" in verdict
-    assert "additive" in command("runs", "list", "--cache-dir", place, "--json").stdout
+    assert "additive" in invoke("runs", "list", "--cache-dir", place, "--json").stdout
 
 
 def test_interrupted_training_is_continued(place):
@@ -447,7 +441,7 @@ def test_wrong_blocks_are_refused(blocks, place):
 
 
 def test_what_layers_hold_already_is_refused(place):
-    done = command("train", "--head", "additive", "--blocks", "layers+mean", "--cache-dir", place)
+    done = invoke("train", "--head", "additive", "--blocks", "layers+mean", "--cache-dir", place)
     assert done.exit_code != 0
     assert "--blocks layers+mean: layers holds the mean already: leave mean out" in done.stderr
 
@@ -478,7 +472,7 @@ def test_wrong_presets_are_refused(place):
             "--blocks mean has no effect on space",
         ),
     ):
-        done = command("train", *arguments, "--cache-dir", place)
+        done = invoke("train", *arguments, "--cache-dir", place)
         assert done.exit_code != 0 and said in " ".join(done.stderr.split()), done.stderr
 
 

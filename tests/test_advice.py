@@ -6,10 +6,8 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import in_memory
-from spacelite_cli.app import app
+from conftest import in_memory, invoke
 from spacelite_cli.options import option
-from typer.testing import CliRunner
 
 import spacelite
 from spacelite import heads
@@ -90,25 +88,25 @@ def test_train_and_report_say_it(cache_path, tmp_path):
     there = ["--cache-dir", str(tmp_path)]
     train = ["train", "--cache", str(cache_path), *there]
     heads = [*train, "--head", "linear,logreg"]
-    done = CliRunner().invoke(app, heads)
+    done = invoke(*heads)
     assert done.exit_code == 0 and "had only 15 updates (15 epochs of 1 batch)" in done.stderr
     assert "train with --epochs auto, --batch-size auto and --lr auto" in done.stderr
     report = ["report", "--no-examples", "--format", "text", *there]
-    shown = " ".join(CliRunner().invoke(app, report).stdout.split())
+    shown = " ".join(invoke(*report).stdout.split())
     assert (
         "The heads had only 15 updates in training, too few for most data: train again with "
         "epochs, batch size and learning rate set to auto." in shown
     ), shown
     enough = ["--epochs", "auto", "--batch-size", "auto", "--lr", "auto", "--pooling", "mean"]
-    done = CliRunner().invoke(app, [*heads, *enough])
+    done = invoke(*heads, *enough)
     assert done.exit_code == 0 and "updates" not in done.stderr, done.stderr
-    shown = " ".join(CliRunner().invoke(app, report).stdout.split())
+    shown = " ".join(invoke(*report).stdout.split())
     assert "1 of the 4 systems had only 15 updates in training" in shown, shown
     # A head on top of others starts at their optimum: it needs few.
     on_top = ["--head", "additive", "--blocks", "ngrams+space", "--epochs", "2"]
-    done = CliRunner().invoke(app, [*train, *on_top])
+    done = invoke(*train, *on_top)
     assert done.exit_code == 0 and "updates" not in done.stderr, done.stderr
-    shown = " ".join(CliRunner().invoke(app, report).stdout.split())
+    shown = " ".join(invoke(*report).stdout.split())
     assert "1 of the 5 systems had only 15 updates in training" in shown, shown
 
 
@@ -161,7 +159,7 @@ def test_the_table_of_a_training_shows_ce_beside_loss_within_80_columns(cache_pa
     there = ["--cache", str(cache_path), "--cache-dir", str(tmp_path), "--epochs", "1"]
     heads = ["--head", "space,linear", "--inter", "0.2", "--intra", "0.001"]
     options = {"env": {"COLUMNS": "80"}}
-    shown = CliRunner().invoke(app, ["train", *there, *heads], **options).stdout
+    shown = invoke("train", *there, *heads, **options).stdout
     (head,) = [line for line in shown.splitlines() if line.startswith(" System")]
     assert head.split() == ["System", "Run", "Loss", "CE", "Acc.", "F1"]
     table = shown[: shown.index("Always predicting")].splitlines()
@@ -172,19 +170,19 @@ def test_the_table_of_a_training_shows_ce_beside_loss_within_80_columns(cache_pa
 def test_cross_validation_and_learning_curves_say_it(cache_path, tmp_path):
     there = ["--cache", str(cache_path), "--cache-dir", str(tmp_path), "--head", "linear"]
     folds = [*there, "--epochs", "3", "--folds", "3", "--no-baselines"]
-    done = CliRunner().invoke(app, ["cv", *folds])
+    done = invoke("cv", *folds)
     assert done.exit_code == 0 and (
         "with 40 training examples, the heads had only 3 updates (3 epochs of 1 batch), too few "
         "for most data: train with --epochs auto, --batch-size auto and --lr auto" in done.stderr
     ), done.stderr
     sizes = [*there, "--sizes", "20,40", "--seeds", "1", "--no-baselines"]
-    done = CliRunner().invoke(app, ["curve", *sizes, "--epochs", "3"])
+    done = invoke("curve", *sizes, "--epochs", "3")
     assert done.exit_code == 0 and done.stderr.count(" updates ") == 1
     assert "with 40 training examples, the heads had only " in done.stderr
-    done = CliRunner().invoke(app, ["curve", *sizes])  # epochs, batch size and rate are auto
+    done = invoke("curve", *sizes)  # epochs, batch size and rate are auto
     assert done.exit_code == 0 and "updates" not in done.stderr
     on_top = ["--head", "additive", "--blocks", "ngrams+space", "--epochs", "2", "--folds", "3"]
-    done = CliRunner().invoke(app, ["cv", *there[:4], *on_top, "--no-baselines"])
+    done = invoke("cv", *there[:4], *on_top, "--no-baselines")
     assert done.exit_code == 0 and "updates" not in done.stderr
 
 
@@ -328,9 +326,7 @@ def test_weighted_terms_below_the_cross_entropy_are_not(cache_path, tmp_path, ca
 
 def test_one_line_for_many_heads_and_one_in_the_report(cache_path, tmp_path):
     train = ["train", "--cache", str(cache_path), "--cache-dir", str(tmp_path), "--epochs", "3"]
-    done = CliRunner().invoke(
-        app, [*train, "--head", "space,linear", "--intra", "0,0.5,2", "--seeds", "2"]
-    )
+    done = invoke(*train, "--head", "space,linear", "--intra", "0,0.5,2", "--seeds", "2")
     assert done.exit_code == 0, done.stderr
     (line,) = [line for line in done.stderr.splitlines() if "weighted" in line]
     assert line.startswith("the weighted L_intra of 4 heads is ") and " to " in line
@@ -346,7 +342,7 @@ def test_one_line_for_many_heads_and_one_in_the_report(cache_path, tmp_path):
     # A damaged history is said once, although curves and notes read it.
     run = next(run for run in store.load_all(tmp_path) if run.record.settings.get("intra") == 2)
     (run.folder / "history.json").write_text("[")
-    done = CliRunner().invoke(app, ["report", "--no-examples", *train[3:5], "--format", "text"])
+    done = invoke("report", "--no-examples", *train[3:5], "--format", "text")
     assert done.exit_code == 0 and done.stderr.count("history.json") == 1, done.stderr
 
 

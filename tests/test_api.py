@@ -10,9 +10,7 @@ import datasets
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import refusal, texts, write_dataset
-from spacelite_cli.app import app
-from typer.testing import CliRunner
+from conftest import invoke, refusal, texts, write_dataset
 
 import spacelite
 from spacelite.api.results import TextPredictions
@@ -203,7 +201,7 @@ def test_train_is_the_commands_train(cache, runs, cache_dir, tmp_path):
         "--intra", "0,0.001", "--seeds", "2", "--epochs", "3", "--batch-size", "16",
         "--lr", "0.02",
     ]  # fmt: skip
-    done = CliRunner().invoke(app, [*arguments, "--json"])
+    done = invoke(*arguments, "--json")
     assert done.exit_code == 0, done.output
     volatile = ("seconds", "created", "cache_files")  # when, and where the cache is
     for run, record in zip(runs, json.loads(done.stdout), strict=True):
@@ -211,7 +209,7 @@ def test_train_is_the_commands_train(cache, runs, cache_dir, tmp_path):
         assert {k: v for k, v in own.items() if k not in volatile} == {
             k: v for k, v in record.items() if k not in volatile
         }
-    printed = CliRunner().invoke(app, arguments, env={"COLUMNS": "120"}).stdout
+    printed = invoke(*arguments, env={"COLUMNS": "120"}).stdout
     words = [line.split() for line in printed.splitlines() if line.strip(" ─")]
     *words, baseline, _ = words
     assert baseline == runs.baseline.split() and baseline[:2] == ["Always", "predicting"]
@@ -415,7 +413,7 @@ def test_the_same_error_names_the_option_on_the_command_line(cache, tmp_path):
         (["--batch-size", "0"], "error: --batch-size 0: give a whole number of at least 1"),
         (["--device", "cuda:99"], "error: --device cuda:99"),
     ):
-        done = CliRunner().invoke(app, [*arguments, *options])
+        done = invoke(*arguments, *options)
         assert done.exit_code == 1 and said in done.stderr, done.stderr
 
 
@@ -684,9 +682,9 @@ def test_unknown_arguments_name_the_function(runs):
 
 
 def test_a_cache_from_the_command_line_is_found_from_python(tmp_path, bert, reviews):
-    done = CliRunner().invoke(
-        app, ["embed", "--backbone", str(bert), "--dataset", str(reviews), "--device", "cpu",
-              "--cache-dir", str(tmp_path), "--json"],
+    done = invoke(
+        "embed", "--backbone", bert, "--dataset", reviews, "--device", "cpu",
+        "--cache-dir", tmp_path, "--json",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     found = spacelite.embed(

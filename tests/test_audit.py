@@ -6,9 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import refusal
-from spacelite_cli.app import app
-from typer.testing import CliRunner
+from conftest import invoke, refusal
 
 import spacelite
 from spacelite import heads
@@ -148,9 +146,7 @@ def test_the_command_prints_writes_and_is_machine_clean(flipped, tmp_path):
     cache, wrong, _, data = flipped
     there = ["--cache", str(cache.path), "--backbone", str(cache.backbone)]
     out = tmp_path / "labels.csv"
-    done = CliRunner().invoke(
-        app, ["audit", *there, "--top", "5", "--out", str(out)], env={"COLUMNS": "120"}
-    )
+    done = invoke("audit", *there, "--top", "5", "--out", out, env={"COLUMNS": "120"})
     assert done.exit_code == 0, done.output
     assert "1. " in done.stdout and " in place of " in done.stdout
     assert "train.jsonl, row " in done.stdout and "may have another label" in done.stdout
@@ -161,7 +157,7 @@ def test_the_command_prints_writes_and_is_machine_clean(flipped, tmp_path):
         assert json.loads(lines[int(row["row"]) - 1])["text"] == row["text"]
         assert row["file"] == "train.jsonl" and int(row["row"]) == int(row["index"]) + 1
     assert len({int(row["index"]) for row in rows} & wrong) >= 16
-    printed = json.loads(CliRunner().invoke(app, ["audit", *there, "--json"]).stdout)
+    printed = json.loads(invoke("audit", *there, "--json").stdout)
     assert [one["index"] for one in printed["findings"]] == [int(row["index"]) for row in rows]
     found = spacelite.audit(cache)
     assert "Suggested" in str(found) and "<table" in found._repr_html_()

@@ -4,9 +4,7 @@ import json
 import math
 
 import pytest
-from conftest import refusal
-from spacelite_cli.app import app
-from typer.testing import CliRunner
+from conftest import invoke, refusal
 
 import spacelite
 from spacelite import files
@@ -20,7 +18,7 @@ def there(cache_path, tmp_path):
 
 
 def command(*arguments):
-    return CliRunner().invoke(app, ["train", *map(str, arguments)])
+    return invoke("train", *arguments)
 
 
 def records(folder):

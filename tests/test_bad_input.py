@@ -5,15 +5,9 @@ import json
 import shutil
 
 import pytest
-from conftest import write_dataset
-from spacelite_cli.app import app
-from typer.testing import CliRunner
+from conftest import invoke, write_dataset
 
 from spacelite.cache import store
-
-
-def spacelite(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def refused(result, *words):
@@ -79,7 +73,7 @@ def test_bad_data(case, tmp_path, bert):
     name, content, words = FILES[case]
     if content is not None:
         write(tmp_path / name, content)
-    result = spacelite(
+    result = invoke(
         "embed", "--backbone", bert, "--dataset", tmp_path / name.split("/")[0],
         "--cache-dir", tmp_path / "cache",
     )  # fmt: skip
@@ -89,9 +83,9 @@ def test_bad_data(case, tmp_path, bert):
 
 def test_unknown_hub_names_without_a_network(tmp_path, bert, reviews):
     there = ["--cache-dir", tmp_path / "cache"]
-    result = spacelite("embed", "--backbone", "no/such-model", "--dataset", reviews, *there)
+    result = invoke("embed", "--backbone", "no/such-model", "--dataset", reviews, *there)
     refused(result, "no/such-model", "--backbone minilm", "local folder", "HF_HOME")
-    result = spacelite("embed", "--backbone", bert, "--dataset", "no/such-data", *there)
+    result = invoke("embed", "--backbone", bert, "--dataset", "no/such-data", *there)
     refused(result, "no/such-data", "--dataset demo", "local folder", "HF_HOME")
     nothing_written(tmp_path / "cache")
 
@@ -111,7 +105,7 @@ def test_bad_backbone_folders(tmp_path, bert, reviews):
         (tmp_path / "absent", "there is no backbone folder"),
         (without_tokenizer, "no fast tokenizer"),
     ):
-        result = spacelite(
+        result = invoke(
             "embed", "--backbone", folder, "--dataset", reviews, "--cache-dir", tmp_path / "cache"
         )
         refused(result, word)
@@ -135,29 +129,27 @@ def test_bad_cache_files(damage, words, tmp_path, cache_path, bert, reviews):
     name = copy.stem
     for command in (["train", "--cache", name], ["cache", "info", name],
                     ["cache", "verify", name], again):  # fmt: skip
-        refused(spacelite(*command, "--cache-dir", tmp_path), *words)
-    listed = spacelite("cache", "list", "--cache-dir", tmp_path, "--json")
+        refused(invoke(*command, "--cache-dir", tmp_path), *words)
+    listed = invoke("cache", "list", "--cache-dir", tmp_path, "--json")
     assert listed.exit_code == 0
     assert json.loads(listed.stdout)[0]["complete"] is False
-    assert spacelite("cache", "remove", copy.stem, "--yes", "--cache-dir", tmp_path).exit_code == 0
+    assert invoke("cache", "remove", copy.stem, "--yes", "--cache-dir", tmp_path).exit_code == 0
     assert not copy.exists()
 
 
 def test_cache_of_a_newer_format(tmp_path, cache_path, monkeypatch):
     copy = write(tmp_path / "embeddings" / cache_path.name, cache_path.read_bytes())
     monkeypatch.setattr(store, "FORMAT", 0)
-    refused(
-        spacelite("train", "--cache", copy.stem, "--cache-dir", tmp_path), "format 1", "upgrade"
-    )
+    refused(invoke("train", "--cache", copy.stem, "--cache-dir", tmp_path), "format 1", "upgrade")
 
 
 def test_train_without_a_cache(tmp_path):
-    refused(spacelite("train", "--cache-dir", tmp_path), "holds no cache", "embed a data set first")
-    refused(spacelite("train", "--cache", "x", "--cache-dir", tmp_path), "has no cache 'x'")
+    refused(invoke("train", "--cache-dir", tmp_path), "holds no cache", "embed a data set first")
+    refused(invoke("train", "--cache", "x", "--cache-dir", tmp_path), "has no cache 'x'")
 
 
 def test_report_without_runs(tmp_path):
-    refused(spacelite("report", "--cache-dir", tmp_path), "holds no run", "train one first")
+    refused(invoke("report", "--cache-dir", tmp_path), "holds no run", "train one first")
 
 
 @pytest.mark.parametrize(
@@ -178,13 +170,13 @@ def test_report_without_runs(tmp_path):
     ],
 )
 def test_bad_training_options(options, words, tmp_path, cache_path):
-    result = spacelite("train", "--cache", cache_path, "--cache-dir", tmp_path, *options)
+    result = invoke("train", "--cache", cache_path, "--cache-dir", tmp_path, *options)
     refused(result, *words)
     nothing_written(tmp_path)
 
 
 def test_a_head_that_diverges_is_named_and_the_others_are_saved(tmp_path, cache_path):
-    result = spacelite(
+    result = invoke(
         "train", "--cache", cache_path, "--cache-dir", tmp_path, "--epochs", "2", "--json",
         "--lr", "0.001,1e38", "--batch-size", "16", "--head", "linear",
     )  # fmt: skip
@@ -197,7 +189,7 @@ def test_a_head_that_diverges_is_named_and_the_others_are_saved(tmp_path, cache_
 
 def test_unusable_data_folder_splits(tmp_path, bert):
     folder = write_dataset(tmp_path / "only-test", {"test": 5})
-    result = spacelite(
+    result = invoke(
         "embed", "--backbone", bert, "--dataset", folder, "--cache-dir", tmp_path / "cache"
     )
     refused(result, "has no train split", "test.jsonl")

@@ -5,11 +5,9 @@ import json
 
 import numpy as np
 import pytest
-from conftest import embed, refusal, texts, write_dataset
+from conftest import embed, invoke, refusal, texts, write_dataset
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
-from spacelite_cli.app import app
-from typer.testing import CliRunner
 
 import spacelite
 from spacelite import heads
@@ -420,18 +418,18 @@ def test_baselines_are_fitted_once_for_a_cache(place, bert, monkeypatch):
 def test_baselines_can_be_left_out(place):
     assert [run.record.system for run in trained(place, baselines=False, head="space")] == ["space"]
     command = ["train", "--cache-dir", str(place), "--head", "space", "--epochs", "1"]
-    done = CliRunner().invoke(app, [*command, "--no-baselines"])
+    done = invoke(*command, "--no-baselines")
     assert "1 head trained" in done.stdout and "tfidf" not in done.stdout
-    done = CliRunner().invoke(app, command)
+    done = invoke(*command)
     assert "3 heads trained" in done.stdout and "tfidf" in done.stdout
-    done = CliRunner().invoke(app, command)
+    done = invoke(*command)
     assert "1 head trained" in done.stdout and "tfidf" in done.stdout
     assert "(the baselines are from an earlier training)" in " ".join(done.stdout.split())
 
 
 def test_the_option_C(place):
     command = ["train", "--cache-dir", str(place), "--head", "logreg,tfidf", "--json"]
-    done = CliRunner().invoke(app, [*command, "--C", "0.5,auto"])
+    done = invoke(*command, "--C", "0.5,auto")
     settings = [
         (each["head"], each["settings"]["C"], each["cross_validated"])
         for each in json.loads(done.stdout)
@@ -440,9 +438,9 @@ def test_the_option_C(place):
         ("logreg", 0.5), ("logreg", "auto"), ("tfidf", 0.5), ("tfidf", "auto"),
     ]  # fmt: skip
     assert [list(one[2]) for one in settings] == [[], ["C"], [], ["C"]]
-    plain = json.loads(CliRunner().invoke(app, command).stdout)
+    plain = json.loads(invoke(*command).stdout)
     assert [each["settings"]["C"] for each in plain] == ["auto", "auto"]
-    refused = CliRunner().invoke(app, [*command, "--C", "-1"])
+    refused = invoke(*command, "--C", "-1")
     assert refused.exit_code == 1 and "--C -1: give a number above 0, or auto" in refused.stderr
 
 

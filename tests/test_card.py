@@ -7,7 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import embed, refusal, texts, write_dataset
+from conftest import embed, invoke, refusal, texts, write_dataset
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 from sklearn.metrics import f1_score, log_loss
@@ -153,16 +153,12 @@ def test_the_card_says_what_it_was_trained_on_and_what_chose_it(trained, tmp_pat
 
 def test_the_commands_make_the_same_run_again(trained):
     """Parsed as the command line does, they give the run's id."""
-    from spacelite_cli.app import app
-    from typer.testing import CliRunner
 
     assert {run.record.head.kind for run in trained} == {"space", "linear", "logreg", "tfidf"}
     for run in trained:
         command = train_command(run.record)
         words = shlex.split(command.replace("CACHE", run.record.cache))[1:]
-        done = CliRunner().invoke(
-            app, [*words, "--cache-dir", str(run.cache_dir), "--fresh", "--json"]
-        )
+        done = invoke(*words, "--cache-dir", run.cache_dir, "--fresh", "--json")
         assert done.exit_code == 0, done.output
         (again,) = json.loads(done.stdout)
         assert again["id"] == run.id, words

@@ -6,9 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-import spacelite_cli.app
-from conftest import refusal
-from typer.testing import CliRunner
+from conftest import invoke, refusal
 
 import spacelite
 from spacelite.errors import SpaceliteError
@@ -110,10 +108,7 @@ def test_backbones_are_right_or_one_line(bert, tmp_path):
         }  # fmt: skip
         if said is None:
             cache = spacelite.embed(CASES / data, **arguments)
-            done = CliRunner().invoke(
-                spacelite_cli.app.app,
-                ["cache", "verify", cache.name, "--cache-dir", str(tmp_path / name)],
-            )
+            done = invoke("cache", "verify", cache.name, "--cache-dir", tmp_path / name)
             assert done.exit_code == 0 and "intact" in done.output, done.output
         else:
             assert said in refusal(spacelite.embed, CASES / data, **arguments)

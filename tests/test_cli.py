@@ -13,11 +13,10 @@ from pathlib import Path
 
 import processes
 import pytest
-from conftest import write_dataset
+from conftest import invoke, write_dataset
 from spacelite_cli.app import app
 from spacelite_cli.options import CACHE_DIR, with_cache_dir
 from test_store import byte_offset
-from typer.testing import CliRunner
 
 import spacelite as library
 from spacelite import files
@@ -50,17 +49,13 @@ def test_arguments_of_a_command_reach_the_function_that_it_calls(name):
     assert arguments - parameters == NOT_PASSED[name] | {"as_json"}
 
 
-def spacelite(*arguments, **options):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments], **options)
-
-
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory, bert, reviews):
     """A cache folder in which embed and train have run, with what they printed."""
     folder = tmp_path_factory.mktemp("workplace")
     there = ["--cache-dir", folder]
-    embedded = spacelite("embed", "--backbone", bert, "--dataset", reviews, *there)
-    trained = spacelite("train", "--inter", "0,0.2", "--intra", "0.001", "--epochs", 2,
+    embedded = invoke("embed", "--backbone", bert, "--dataset", reviews, *there)
+    trained = invoke("train", "--inter", "0,0.2", "--intra", "0.001", "--epochs", 2,
                         "--seeds", 2, "--lr", "0.01", *there)  # fmt: skip
     assert (embedded.exit_code, trained.exit_code) == (0, 0), embedded.output + trained.output
     return folder, embedded, trained
@@ -95,7 +90,7 @@ def test_train_uses_the_newest_cache_and_says_which(workplace):
 
 def test_each_run_is_shown_on_every_split_where_that_is_asked_for(workplace):
     folder, _, _ = workplace
-    trained = spacelite("train", "--head", "linear", "--epochs", 2, "--seeds", 2, "--lr", "0.01",
+    trained = invoke("train", "--head", "linear", "--epochs", 2, "--seeds", 2, "--lr", "0.01",
                         "--each-run", "--cache-dir", folder)  # fmt: skip
     table = trained.stdout[: trained.stdout.index("Always predicting")]
     for split in ("train", "validation", "test"):
@@ -108,7 +103,7 @@ def test_tables_fit_the_terminal(workplace, width):
     folder, _, _ = workplace
     for command in (["report"], ["cache", "list"], ["cache", "info", "tiny"], ["--help"]):
         there = [] if command == ["--help"] else ["--cache-dir", folder]
-        result = spacelite(*command, *there, env={"COLUMNS": str(width)})
+        result = invoke(*command, *there, env={"COLUMNS": str(width)})
         assert result.exit_code == 0
         lines = result.stdout.splitlines()
         # Paths and hashes, which have no spaces, are not broken.
@@ -126,7 +121,7 @@ def test_published_rows_fit_the_terminal(workplace, tmp_path, width):
     del record["id"]  # as if it had been trained like that
     (tmp_path / "runs" / "x").mkdir(parents=True)
     files.write_json(tmp_path / "runs" / "x" / "run.json", record)
-    result = spacelite("report", "--cache-dir", tmp_path, env={"COLUMNS": str(width)})
+    result = invoke("report", "--cache-dir", tmp_path, env={"COLUMNS": str(width)})
     lines = result.stdout.splitlines()
     assert "* Published with another backbone than tiny-bert." in result.stdout
     for shown in ("published,", "distilbert-", "0.488"):  # 0.4883 is that row's loss
@@ -136,11 +131,11 @@ def test_published_rows_fit_the_terminal(workplace, tmp_path, width):
 
 def test_report_shows_mean_and_spread(workplace):
     folder, _, _ = workplace
-    shown = spacelite("report", "--cache-dir", folder, env={"COLUMNS": "120"}).stdout
+    shown = invoke("report", "--cache-dir", folder, env={"COLUMNS": "120"}).stdout
     assert re.search(r"space \+ inter 0\.2 \+ intra 0\.001 +110 +\d\.\d{4} .* 2", shown)
     assert re.search(r"±\.\d{4}", shown)
-    content = json.loads(spacelite("report", "--cache-dir", folder, "--json").stdout)
-    again = spacelite("report", "--cache-dir", folder, "--format", "json").stdout
+    content = json.loads(invoke("report", "--cache-dir", folder, "--json").stdout)
+    again = invoke("report", "--cache-dir", folder, "--format", "json").stdout
     assert json.loads(again) == content
     rows = {(row["system"], row["inter"]): row for row in content["parts"][0]["section"]["rows"]}
     runs = [json.loads(p.read_text()) for p in (folder / "runs").glob("*/run.json")]
@@ -151,55 +146,55 @@ def test_report_shows_mean_and_spread(workplace):
         ]  # fmt: skip
         assert len(values) == row["seeds"] == 2
         assert row["figures"]["accuracy"]["mean"] == pytest.approx(sum(values) / 2)
-    markdown = spacelite("report", "--cache-dir", folder, "--format", "markdown").stdout
+    markdown = invoke("report", "--cache-dir", folder, "--format", "markdown").stdout
     assert markdown.startswith("# spacelite report\n\n## reviews, tiny-bert, 2 epochs\n")
 
 
 def test_json_is_one_document_and_nothing_else(workplace, bert, reviews):
     folder, _, _ = workplace
     there = ["--json", "--cache-dir", folder]
-    again = json.loads(spacelite("embed", "--backbone", bert, "--dataset", reviews, *there).stdout)
+    again = json.loads(invoke("embed", "--backbone", bert, "--dataset", reviews, *there).stdout)
     assert again["hit"] is True and again["complete"] is True
-    (listed,) = json.loads(spacelite("cache", "list", *there).stdout)
+    (listed,) = json.loads(invoke("cache", "list", *there).stdout)
     for key in ("name", "path", "complete", "examples", "tokens", "bytes", "splits"):
         assert listed[key] == again[key]
     assert listed["splits"] == {"train": 60, "validation": 20, "test": 20}
-    info = json.loads(spacelite("cache", "info", listed["name"], *there).stdout)
+    info = json.loads(invoke("cache", "info", listed["name"], *there).stdout)
     assert info["spec"]["max_length"] == 256
     assert sum(split["tokens"] for split in info["splits"].values()) == listed["tokens"]
-    verified = json.loads(spacelite("cache", "verify", listed["name"], *there).stdout)
+    verified = json.loads(invoke("cache", "verify", listed["name"], *there).stdout)
     assert verified["damaged"] == []
-    runs = json.loads(spacelite("train", "--epochs", 1, *there).stdout)
+    runs = json.loads(invoke("train", "--epochs", 1, *there).stdout)
     assert [run["head"] for run in runs] == ["space", "linear"]
 
 
 def test_verify_names_damage_and_embed_mends_it(bert, reviews, tmp_path):
     there = ["--cache-dir", tmp_path]
     command = ["embed", "--backbone", bert, "--dataset", reviews, *there]
-    spacelite(*command)
+    invoke(*command)
     (path,) = (tmp_path / "embeddings").glob("*.h5")
     good = path.read_bytes()
     place = byte_offset(path, "validation", "tokens")
     path.write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
-    result = spacelite("cache", "verify", path.stem, *there)
+    result = invoke("cache", "verify", path.stem, *there)
     assert result.exit_code == 1 and "damaged: validation example 0" in result.stdout
     assert "1 damaged example in" in result.stderr
-    assert "% done" in spacelite("cache", "list", *there).stdout
-    assert "is unfinished" in spacelite("train", "--cache", path.stem, *there).stderr
-    assert spacelite(*command).exit_code == 0
+    assert "% done" in invoke("cache", "list", *there).stdout
+    assert "is unfinished" in invoke("train", "--cache", path.stem, *there).stderr
+    assert invoke(*command).exit_code == 0
     assert path.read_bytes() == good
-    assert spacelite("cache", "verify", path.stem, *there).exit_code == 0
+    assert invoke("cache", "verify", path.stem, *there).exit_code == 0
 
 
 def test_remove_deletes_the_file_and_keeps_the_runs(bert, reviews, tmp_path):
     there = ["--cache-dir", tmp_path]
-    spacelite("embed", "--backbone", bert, "--dataset", reviews, *there)
-    spacelite("train", "--epochs", 1, *there)
+    invoke("embed", "--backbone", bert, "--dataset", reviews, *there)
+    invoke("train", "--epochs", 1, *there)
     (path,) = (tmp_path / "embeddings").glob("*.h5")
-    removed = spacelite("cache", "remove", path.stem, "--yes", *there)
+    removed = invoke("cache", "remove", path.stem, "--yes", *there)
     assert removed.exit_code == 0 and removed.stdout.startswith(f"removed {path.stem} (")
-    assert "no caches in" in spacelite("cache", "list", *there).stdout
-    assert spacelite("report", *there).exit_code == 0
+    assert "no caches in" in invoke("cache", "list", *there).stdout
+    assert invoke("report", *there).exit_code == 0
 
 
 @pytest.fixture
@@ -209,7 +204,7 @@ def caches(cache_path, tmp_path):
     folder.mkdir()
     shutil.copy(cache_path, folder)
     there = ["--cache-dir", tmp_path]
-    trained = spacelite("train", "--head", "tfidf", "--no-baselines", *there)
+    trained = invoke("train", "--head", "tfidf", "--no-baselines", *there)
     assert trained.exit_code == 0, trained.output
     for days, name in ((1, "new--a--1"), (40, "old--a--2"), (90, "older--b--3")):
         path = folder / f"{name}.h5"
@@ -217,7 +212,7 @@ def caches(cache_path, tmp_path):
         os.utime(path, (time.time() - days * 86400,) * 2)
 
     def remove(*arguments):
-        result = spacelite("cache", "remove", *arguments, *there)
+        result = invoke("cache", "remove", *arguments, *there)
         return result, {path.stem for path in folder.glob("*.h5")} - {cache_path.stem}
 
     return remove
@@ -273,14 +268,14 @@ def test_what_cannot_be_removed_is_refused_in_one_line(caches, arguments, said):
 
 def test_linear_baseline_takes_the_last_token_of_a_left_padding_backbone(xlnet, reviews, tmp_path):
     there = ["--cache-dir", tmp_path, "--json"]
-    spacelite("embed", "--backbone", xlnet, "--dataset", reviews, *there)
-    trained = json.loads(spacelite("train", "--epochs", 1, *there).stdout)
+    invoke("embed", "--backbone", xlnet, "--dataset", reviews, *there)
+    trained = json.loads(invoke("train", "--epochs", 1, *there).stdout)
     assert [run["settings"]["pooling"] for run in trained] == [None, "last"]
 
 
 def test_the_environment_moves_everything(bert, reviews, tmp_path):
     environment = {"SPACELITE_CACHE": str(tmp_path / "elsewhere")}
-    spacelite("embed", "--backbone", bert, "--dataset", reviews, env=environment)
+    invoke("embed", "--backbone", bert, "--dataset", reviews, env=environment)
     assert list((tmp_path / "elsewhere" / "embeddings").glob("*.h5"))
 
 
@@ -328,8 +323,8 @@ def test_names_are_shown_as_they_are(workplace, tmp_path):
     (path,) = (folder / "embeddings").glob("*.h5")
     (tmp_path / "embeddings").mkdir()
     (tmp_path / "embeddings" / "a [red]b.h5").write_bytes(path.read_bytes())
-    assert "a [red]b" in spacelite("cache", "list", "--cache-dir", tmp_path).stdout
-    removed = spacelite("cache", "remove", "a [red]b", "--yes", "--cache-dir", tmp_path)
+    assert "a [red]b" in invoke("cache", "list", "--cache-dir", tmp_path).stdout
+    removed = invoke("cache", "remove", "a [red]b", "--yes", "--cache-dir", tmp_path)
     assert removed.stdout.startswith("removed a [red]b (")
 
 
@@ -351,7 +346,7 @@ def test_usage_errors_exit_2():
     ],
 )  # fmt: skip
 def test_lists_with_spaces_are_refused_with_what_to_write(arguments, hint):
-    result = spacelite(*arguments)
+    result = invoke(*arguments)
     assert result.exit_code == 2 and "unexpected extra argument" in result.stderr
     last = " ".join(result.stderr.split())
     if hint is None:
@@ -366,13 +361,13 @@ def test_hints_name_the_folder_where_it_is_not_the_default(workplace, tmp_path, 
     (path,) = (folder / "embeddings").glob("*.h5")
     arguments = ["train", "--cache", path, "--epochs", "1", "--no-baselines", *there]
     hint = f"spacelite report --cache-dir {tmp_path}"
-    assert spacelite(*arguments).stdout.rstrip().endswith(f"; {hint} compares them")
-    shown = " ".join(spacelite("report", *there).stdout.split())
+    assert invoke(*arguments).stdout.rstrip().endswith(f"; {hint} compares them")
+    shown = " ".join(invoke("report", *there).stdout.split())
     assert f"{hint} --format html --out DIR adds curves" in shown
     assert "and the last answers of cv, curve, audit and sweep; --format markdown prints" in shown
     monkeypatch.setenv("SPACELITE_CACHE", str(tmp_path))
-    assert spacelite(*arguments).stdout.rstrip().endswith("; spacelite report compares them")
-    assert "spacelite report --format html" in " ".join(spacelite("report").stdout.split())
+    assert invoke(*arguments).stdout.rstrip().endswith("; spacelite report compares them")
+    assert "spacelite report --format html" in " ".join(invoke("report").stdout.split())
 
 
 def test_a_folder_with_a_space_is_quoted_in_hints():
@@ -409,7 +404,7 @@ def test_interrupted_embed_exits_130_and_says_how_to_continue(bert, reviews, tmp
     assert code == 130
     assert errors.splitlines()[-1] == "interrupted: run the same command again to continue"
     assert "Traceback" not in errors
-    result = spacelite("embed", "--backbone", bert, "--dataset", reviews, "--cache-dir", tmp_path)
+    result = invoke("embed", "--backbone", bert, "--dataset", reviews, "--cache-dir", tmp_path)
     assert result.exit_code == 0 and "continuing: " in result.stderr
 
 
@@ -490,7 +485,7 @@ def test_commands_work_without_docstrings():
 def test_interrupted_train_continues_by_itself(bert, reviews, tmp_path):
     there = ["--cache-dir", tmp_path, "--head", "space", "--epochs", "4", "--lr", "0.01",
              "--no-baselines"]  # fmt: skip
-    spacelite("embed", "--backbone", bert, "--dataset", reviews, "--cache-dir", tmp_path)
+    invoke("embed", "--backbone", bert, "--dataset", reviews, "--cache-dir", tmp_path)
     slow = (
         "import time\nfrom spacelite.training import checkpoints\n"
         "real = checkpoints.save\n"
@@ -506,35 +501,35 @@ def test_interrupted_train_continues_by_itself(bert, reviews, tmp_path):
     message = "interrupted: run the same command again to continue after the last "
     assert errors.splitlines()[-1] == message + "finished epoch"
     assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").glob("[!.]*"))
-    resumed = spacelite("train", *there)
+    resumed = invoke("train", *there)
     assert resumed.exit_code == 0 and "continuing after epoch 2 of 4" in resumed.stderr
     (weights,) = (tmp_path / "runs").glob("*/head.safetensors")
     content = weights.read_bytes()
     assert not list((tmp_path / "unfinished").iterdir())
-    again = spacelite("train", "--resume", *there)
+    again = invoke("train", "--resume", *there)
     assert "nothing to resume: training from the start" in again.stderr
     assert weights.read_bytes() == content
-    both = spacelite("train", "--resume", "--fresh", *there)
+    both = invoke("train", "--resume", "--fresh", *there)
     assert both.exit_code == 1
     assert "--resume and --fresh contradict each other: give one of them" in both.stderr
 
 
 def test_list_shows_unfinished_trainings_and_remove_counts_them(bert, reviews, tmp_path):
     there = ["--cache-dir", tmp_path]
-    spacelite("embed", "--backbone", bert, "--dataset", reviews, *there)
-    name = json.loads(spacelite("cache", "list", "--json", *there).stdout)[0]["name"]
+    invoke("embed", "--backbone", bert, "--dataset", reviews, *there)
+    name = json.loads(invoke("cache", "list", "--json", *there).stdout)[0]["name"]
     folder = tmp_path / "unfinished"
     folder.mkdir()
     for training, size in (("0123456789", 1500), ("1123456789", 500)):
         (folder / f"{name}--{training}.safetensors").write_bytes(bytes(size))
     other = folder / f"x{name}--0123456789.safetensors"  # of a cache whose name only ends alike
     other.write_bytes(bytes(10))
-    listed = spacelite("cache", "list", *there).stdout
+    listed = invoke("cache", "list", *there).stdout
     assert f"2 unfinished trainings on {name} (2.0 kB): run the same train command" in listed
     assert f"1 unfinished training on x{name} (10 bytes)" in listed
-    (state,) = json.loads(spacelite("cache", "list", "--json", *there).stdout)
+    (state,) = json.loads(invoke("cache", "list", "--json", *there).stdout)
     assert (state["unfinished_trainings"], state["unfinished_bytes"]) == (2, 2000)
-    removed = spacelite("cache", "remove", name, "--yes", *there).stdout
+    removed = invoke("cache", "remove", name, "--yes", *there).stdout
     assert "and 2 unfinished trainings on it" in removed
     assert list(folder.iterdir()) == [other]
 
@@ -542,23 +537,23 @@ def test_list_shows_unfinished_trainings_and_remove_counts_them(bert, reviews, t
 def test_train_does_not_take_a_cache_that_only_eval_used(bert, reviews, tmp_path):
     there = ["--cache-dir", tmp_path]
     data = write_dataset(tmp_path / "other", {"train": 20, "test": 15})
-    spacelite("embed", "--backbone", bert, "--dataset", reviews, *there)
-    trained = spacelite("train", "--epochs", 1, "--head", "linear", "--json", *there)
+    invoke("embed", "--backbone", bert, "--dataset", reviews, *there)
+    trained = invoke("train", "--epochs", 1, "--head", "linear", "--json", *there)
     run = json.loads(trained.stdout)[0]
-    evaluated = spacelite("eval", run["id"], "--dataset", data, "--backbone", bert, *there)
+    evaluated = invoke("eval", run["id"], "--dataset", data, "--backbone", bert, *there)
     assert evaluated.exit_code == 0, evaluated.output
     new, old = [state["name"] for state in
-                json.loads(spacelite("cache", "list", "--json", *there).stdout)]  # fmt: skip
-    plain = spacelite("train", "--epochs", 1, "--head", "linear", "--json", *there)
+                json.loads(invoke("cache", "list", "--json", *there).stdout)]  # fmt: skip
+    plain = invoke("train", "--epochs", 1, "--head", "linear", "--json", *there)
     assert plain.exit_code == 0 and old == run["cache"]
     assert f"cache {old}, one of 2: --cache ... chooses another\n" in plain.stderr
     assert json.loads(plain.stdout)[0]["cache"] == old
     said = f"{new} is newer than {old}, but has only been used to evaluate a run: --cache {new}"
     assert said in plain.stderr
-    chosen = spacelite("train", "--epochs", 1, "--head", "linear", "--cache", new, *there)
+    chosen = invoke("train", "--epochs", 1, "--head", "linear", "--cache", new, *there)
     assert chosen.exit_code == 0
     # Now it has been trained on.
-    plain = spacelite("train", "--epochs", 1, "--head", "linear", *there)
+    plain = invoke("train", "--epochs", 1, "--head", "linear", *there)
     assert f"cache {new}, one of 2: --cache" in plain.stderr and "is newer" not in plain.stderr
 
 
@@ -569,19 +564,17 @@ def test_train_takes_what_was_embedded_last_whatever_was_evaluated(bert, reviews
     data = write_dataset(tmp_path / "other", {"train": 20, "test": 15})
 
     def embed(*options):
-        done = spacelite("embed", "--backbone", bert, *options, "--json", *there)
+        done = invoke("embed", "--backbone", bert, *options, "--json", *there)
         return json.loads(done.stdout)["name"]
 
     def trained(*options):
-        done = spacelite("train", "--epochs", 1, "--head", "linear", "--json", *options, *there)
+        done = invoke("train", "--epochs", 1, "--head", "linear", "--json", *options, *there)
         assert done.exit_code == 0, done.output
         return json.loads(done.stdout)[0], done.stderr
 
     own = embed("--dataset", reviews)
     run, _ = trained()
-    evaluated = spacelite(
-        "eval", run["id"], "--dataset", data, "--json", "--backbone", bert, *there
-    )
+    evaluated = invoke("eval", run["id"], "--dataset", data, "--json", "--backbone", bert, *there)
     cache = json.loads(evaluated.stdout)["cache"]
     transfers = [tmp_path / "runs" / run["id"] / "transfer" / f"{cache}{kind}"
                  for kind in (".json", ".npz")]  # fmt: skip
@@ -595,7 +588,7 @@ def test_train_takes_what_was_embedded_last_whatever_was_evaluated(bert, reviews
     _, said = trained()
     assert "the evaluation of the earlier run" in said and "is dropped" in said
     assert not any(path.exists() for path in transfers)
-    assert spacelite("runs", "remove", run["id"], "--yes", *there).exit_code == 0
+    assert invoke("runs", "remove", run["id"], "--yes", *there).exit_code == 0
     run, said = trained()
     assert run["cache"] == own and f"{cache} is newer than {own}" in said
     other = embed("--dataset", reviews, "--max-length", "9")
@@ -610,11 +603,11 @@ def test_info_counts_the_labels_of_texts_with_several(bert, tmp_path):
     for split in ("train", "validation", "test"):
         (tmp_path / "data" / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
     there = ["--cache-dir", tmp_path, "--json"]
-    spacelite("embed", "--backbone", bert, "--dataset", tmp_path / "data", *there)
-    info = json.loads(spacelite("cache", "info", "tiny", *there).stdout)
+    invoke("embed", "--backbone", bert, "--dataset", tmp_path / "data", *there)
+    info = json.loads(invoke("cache", "info", "tiny", *there).stdout)
     assert info["splits"]["test"]["labels"] == {"a": 6, "c": 3}
     heads = ["--head", "space,linear,mlp,logreg", "--inter", "0,0.2", "--intra", "0.001"]
-    trained = json.loads(spacelite("train", "--epochs", 2, *heads, *there).stdout)
+    trained = json.loads(invoke("train", "--epochs", 2, *heads, *there).stdout)
     assert len(trained) == 5 and all(run["multilabel"] for run in trained)
     assert {run["average"] for run in trained} == {"weighted"}
 
@@ -624,8 +617,8 @@ def test_losses_beyond_all_bounds_do_not_break_the_tables(workplace, tmp_path):
     there = ["--cache-dir", tmp_path]
     (tmp_path / "embeddings").symlink_to(folder / "embeddings")
     options = {"env": {"COLUMNS": "80"}}
-    trained = spacelite("train", "--epochs", 1, "--lr", "1e12", *there, **options)
-    shown = spacelite("report", *there, **options)
+    trained = invoke("train", "--epochs", 1, "--lr", "1e12", *there, **options)
+    shown = invoke("report", *there, **options)
     for result in (trained, shown):
         assert re.search(r"\de\+\d\d", result.stdout), result.output
         assert "…" not in result.stdout  # a cell that was cut

@@ -8,10 +8,8 @@ import zlib
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import refusal, texts
+from conftest import invoke, refusal, texts
 from sklearn.linear_model import LogisticRegression
-from spacelite_cli.app import app
-from typer.testing import CliRunner
 
 import spacelite
 from spacelite.api import columns
@@ -416,7 +414,7 @@ def test_the_commands_name_columns(made, tmp_path):
     there = ["--cache", str(cache.path), "--cache-dir", str(tmp_path), "--head", "logreg"]
 
     def spacelite_command(*arguments):
-        return CliRunner().invoke(app, [*arguments])
+        return invoke(*arguments)
 
     done = spacelite_command("train", *there, "--sample-weight-column", "weight", "--json")
     assert done.exit_code == 0, done.output

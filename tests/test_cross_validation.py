@@ -6,14 +6,12 @@ import json
 
 import numpy as np
 import pytest
-from conftest import embed, refusal, texts, write_dataset
+from conftest import embed, invoke, refusal, texts, write_dataset
 from scipy import stats
 from sklearn import metrics as sk
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
-from spacelite_cli.app import app
-from typer.testing import CliRunner
 
 import spacelite
 from spacelite import heads
@@ -210,14 +208,14 @@ def test_python_and_the_command_say_the_same(cache, tmp_path, with_baselines):
         "mean", "--inter", "0,0.2", "--epochs", "2", "--batch-size", "16", "--cache-dir",
         str(tmp_path),
     ]  # fmt: skip
-    done = CliRunner().invoke(app, [*command, "--json"])
+    done = invoke(*command, "--json")
     assert done.exit_code == 0, done.output
     printed = json.loads(done.stdout)
     for system in printed["systems"]:
         expected = found.figures("f1_macro")[system["system"]]
         assert np.array(system["folds"]["f1_macro"]) == pytest.approx(expected)
     assert printed["folds"] == 3 and printed["baseline"] in found.figures()
-    shown = CliRunner().invoke(app, command, env={"COLUMNS": "80"}).stdout
+    shown = invoke(*command, env={"COLUMNS": "80"}).stdout
     assert max(map(len, shown.splitlines())) <= 80
     text = " ".join(shown.split())
     assert "Means ± standard deviations over 3 held-out folds: 120 training examples" in text
@@ -292,7 +290,7 @@ def test_the_command_writes_predictions(cache, tmp_path):
     out = tmp_path / "held.csv"
     command = ["cv", "--cache", str(cache.path), "--folds", "3", "--head", "logreg",
                "--cache-dir", str(tmp_path), "--out"]  # fmt: skip
-    done = CliRunner().invoke(app, [*command, str(out)])
+    done = invoke(*command, out)
     assert done.exit_code == 0, done.output
     assert f"predictions written to {out}" in done.stdout
     header, *lines = out.read_text().splitlines()
@@ -301,7 +299,7 @@ def test_the_command_writes_predictions(cache, tmp_path):
         "logreg (first) probability_1,logreg (first) probability_2"
     )
     assert len(lines) == 120
-    refused = CliRunner().invoke(app, [*command, str(tmp_path / "no" / "f.csv")])
+    refused = invoke(*command, tmp_path / "no" / "f.csv")
     assert refused.exit_code == 1 and "there is no folder" in refused.stderr
 
 

@@ -4,10 +4,8 @@ import shutil
 import zipfile
 
 import pytest
-from conftest import embed, refusal, train_and_save
-from spacelite_cli.app import app
+from conftest import embed, invoke, refusal, train_and_save
 from test_store import byte_offset, flip_byte
-from typer.testing import CliRunner
 
 from spacelite import heads
 from spacelite.cache import split as splits
@@ -20,10 +18,6 @@ from spacelite.training.config import TrainingConfig
 SPACE = heads.config("space", learning_rate=0.01)
 POOLER = heads.config("linear", pooling="pooler", learning_rate=0.01)
 TRAINING = TrainingConfig(epochs=2, batch_size=16)
-
-
-def command(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 @pytest.fixture
@@ -67,7 +61,7 @@ def test_train_names_the_damaged_example_and_saves_no_run(
     if not resident:
         streamed(monkeypatch)
     damage(path, split, "tokens", 7)
-    result = command("train", "--cache-dir", cache_dir, "--epochs", 1)
+    result = invoke("train", "--cache-dir", cache_dir, "--epochs", 1)
     assert result.exit_code == 1
     assert result.stderr.splitlines()[-1] == (
         f"error: {split} example 7 of cache {path.stem} is damaged: run spacelite cache verify "
@@ -113,11 +107,11 @@ def test_every_command_refuses_damaged_labels_offsets_and_token_ids(
         ["train", "--cache-dir", cache_dir, "--cache", path.stem],
         ["explain", run.id, "--example", "train:0", *there],
     ):
-        result = command(*arguments)
+        result = invoke(*arguments)
         assert result.exit_code == 1 and "Traceback" not in result.stderr
         assert f"(spacelite cache remove {path.stem}) and run embed again" in result.stderr
         assert found in result.stderr
-    result = command("report", "--cache-dir", cache_dir)
+    result = invoke("report", "--cache-dir", cache_dir)
     assert result.exit_code == 0 and found in result.stderr
     assert "Always predicting" not in result.stdout
     assert "space" in result.stdout
@@ -126,12 +120,12 @@ def test_every_command_refuses_damaged_labels_offsets_and_token_ids(
 def test_eval_refuses_damaged_data_and_keeps_the_former_result(cache_dir, path, run, bert, reviews):
     arguments = ["eval", run.id, "--dataset", reviews, "--cache-dir", cache_dir,
                  "--backbone", bert, "--device", "cpu"]  # fmt: skip
-    assert command(*arguments).exit_code == 0
+    assert invoke(*arguments).exit_code == 0
     (result,) = run.transfers()
     saved = (run.folder / "transfer" / f"{result.cache}.json").read_bytes()
     other = path.with_name(f"{result.cache}.h5")
     damage(other, "train", "tokens", 4)
-    done = command(*arguments)
+    done = invoke(*arguments)
     assert done.exit_code == 1
     assert f"train example 4 of cache {result.cache} is damaged: " in done.stderr
     assert (run.folder / "transfer" / f"{result.cache}.json").read_bytes() == saved
@@ -142,7 +136,7 @@ def test_explain_refuses_the_damaged_example_alone(cache_dir, path, run, bert):
     damage(path, "test", "pooled", 6)
     there = ["--cache-dir", cache_dir, "--backbone", bert]
     for number, code in ((3, 0), (4, 1), (5, 0), (6, 1)):
-        result = command("explain", run.id, "--example", f"test:{number}", *there)
+        result = invoke("explain", run.id, "--example", f"test:{number}", *there)
         assert result.exit_code == code
         assert (f"test example {number} of cache" in result.stderr) == bool(code)
 
@@ -150,9 +144,9 @@ def test_explain_refuses_the_damaged_example_alone(cache_dir, path, run, bert):
 def test_a_report_leaves_out_words_that_it_would_compute_from_damage(cache_dir, path, run, bert):
     report = ["report", "--cache-dir", cache_dir, "--backbone", bert, "--json"]
     damage(path, "train", "tokens", 4)  # which a report does not read
-    assert "damaged" not in command(*report).stderr
+    assert "damaged" not in invoke(*report).stderr
     damage(path, "test", "tokens", 4)
-    result = command(*report)
+    result = invoke(*report)
     assert result.exit_code == 0
     assert "no words for" in result.stderr and "test example 4 of cache" in result.stderr
 

@@ -9,9 +9,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import as_before_checksums, refusal, train_and_save
-from spacelite_cli.app import app
-from typer.testing import CliRunner
+from conftest import as_before_checksums, invoke, refusal, train_and_save
 
 from spacelite import files, heads
 from spacelite.cache.store import Cache
@@ -29,10 +27,6 @@ WRONG = {
     "list": "[]", "list in list": "[[1]]", "object": "{}", "object in object": '{"a": {"b": 1}}',
     "null": "null", "true": "true", "deleted": DELETED,
 }  # fmt: skip
-
-
-def run_command(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +109,7 @@ def test_whatever_is_wrong_with_a_record_the_run_works_or_is_left_out(
     for run in found:
         assert run.predictions() is None and run.transfers() == []
     for command in (["report"], ["runs", "list"], ["runs", "list", "--json"]):
-        result = run_command(*command, "--cache-dir", tmp_path)
+        result = invoke(*command, "--cache-dir", tmp_path)
         lines = result.stderr.splitlines()
         assert result.exit_code == (0 if found or command[0] == "runs" else 1), lines[-1]
         for name in out:
@@ -265,7 +259,7 @@ def test_a_folder_that_may_not_be_searched_is_said(trained, tmp_path, monkeypatc
         patch.setattr(Path, "is_file", denied)
         message = refusal(runs.find_cache, run, tmp_path)
         assert "cannot be read: Permission denied" in message
-        result = run_command("runs", "list", "--cache-dir", tmp_path)
+        result = invoke("runs", "list", "--cache-dir", tmp_path)
     assert result.exit_code == 1
     (line,) = result.stderr.splitlines()
     assert "cannot be used (Permission denied): check this path" in line
@@ -399,7 +393,7 @@ def test_verify_finds_what_is_damaged(trained, tmp_path):
     as_before_checksums(third)
 
     def verify(*names):
-        return run_command("runs", "verify", *names, "--cache-dir", tmp_path)
+        return invoke("runs", "verify", *names, "--cache-dir", tmp_path)
 
     done = verify()
     assert done.exit_code == 0 and done.stdout.count("is intact") == 3
@@ -421,7 +415,7 @@ def test_verify_finds_what_is_damaged(trained, tmp_path):
     assert said(f"{first}/history.json is damaged (it does not match its checksum): train")
     assert said(f"{third}/run.json is damaged (its f1_macro on test is")
     assert verify(second.name).exit_code == 0
-    (row,) = json.loads(run_command("runs", "verify", second.name, "--json",
+    (row,) = json.loads(invoke("runs", "verify", second.name, "--json",
                                     "--cache-dir", tmp_path).stdout)  # fmt: skip
     assert row == {"id": second.name, "checksums": True, "problems": []}
 

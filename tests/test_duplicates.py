@@ -8,9 +8,7 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
-from conftest import refusal, texts, train_and_save
-from spacelite_cli.app import app
-from typer.testing import CliRunner
+from conftest import invoke, refusal, texts, train_and_save
 
 import spacelite
 from spacelite import heads
@@ -91,9 +89,9 @@ def test_embed_prints_the_counts_as_json(bert, tmp_path):
         for i, text in enumerate(["a film", "bad"] * 30)
     ]
     file.write_text("\n".join(map(json.dumps, rows)))
-    done = CliRunner().invoke(
-        app, ["embed", "--dataset", str(file), "--backbone", str(bert), "--device", "cpu",
-              "--cache-dir", str(tmp_path), "--json"],
+    done = invoke(
+        "embed", "--dataset", file, "--backbone", bert, "--device", "cpu",
+        "--cache-dir", tmp_path, "--json",
     )  # fmt: skip
     assert json.loads(done.stdout)["duplicates"] == {
         "shared": {"train/validation": 6},
@@ -227,7 +225,7 @@ def test_leaks_are_left_out_of_files_by_the_command(bert, tmp_path):
         (tmp_path / "leaky" / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
     there = ["--backbone", str(bert), "--cache-dir", str(tmp_path / "c"), "--device", "cpu"]
     options = ["--dataset", str(tmp_path / "leaky"), "--drop-leaks", "--json", *there]
-    done = CliRunner().invoke(app, ["embed", *options])
+    done = invoke("embed", *options)
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
     assert found["splits"]["train"] == 3 and found["duplicates"]["shared"]["train/test"] == 0

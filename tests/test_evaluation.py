@@ -11,11 +11,9 @@ import h5py
 import numpy as np
 import processes
 import pytest
-from conftest import embed, refusal, train_and_save, write_dataset
+from conftest import embed, invoke, refusal, train_and_save, write_dataset
 from safetensors.numpy import load_file, save_file
 from sklearn import metrics as sk
-from spacelite_cli.app import app
-from typer.testing import CliRunner
 
 from spacelite import files, heads
 from spacelite.cache import texts
@@ -31,10 +29,6 @@ HEADS = [
     heads.config("linear", pooling="mean", learning_rate=0.01),
     heads.config("logreg", pooling="mean"),
 ]
-
-
-def spacelite(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")
@@ -259,7 +253,7 @@ def test_a_label_is_given_as_it_is_shown():
 def test_the_command_says_how_labels_are_mapped(pairs, words, place, three):
     folder, by_kind = place
     given = [word for pair in pairs for word in ("--map", pair)]
-    result = spacelite("eval", by_kind["space"].id, "--cache", three, *given, "--cache-dir", folder)
+    result = invoke("eval", by_kind["space"].id, "--cache", three, *given, "--cache-dir", folder)
     assert result.exit_code == 1 and result.stderr.startswith("error: ")
     assert words in result.stderr and result.stderr.count("\n") == 1
 
@@ -357,21 +351,21 @@ def test_the_command_embeds_evaluates_and_the_report_shows_it(place, bert, tmp_p
     data = write_dataset(tmp_path / "more", {"train": 20, "validation": 9, "test": 12})
     there = ["--cache-dir", folder]
     command = ["eval", run.id[-8:], "--dataset", data, "--backbone", bert, *there]
-    first = spacelite(*command)
+    first = invoke(*command)
     assert first.exit_code == 0, first.output
     assert (
         "space + inter 0.2 + intra 0.001, trained on reviews" in first.stdout
         and "on more (0 as 0, 1 as 1)" in first.stdout
     )
-    again = json.loads(spacelite(*command, "--json").stdout)
+    again = json.loads(invoke(*command, "--json").stdout)
     (path,) = (folder / "embeddings").glob("*more*.h5")
     assert again["cache"] == path.stem and again["run"] == run.id
     wanted = expected(run, path, "test", [0, 1])
     assert again["metrics"]["test"] == pytest.approx(wanted, abs=1e-3)
     (stored,) = run.transfers()
     assert {"run": run.id, **asdict(stored)} == again
-    assert "reviews → more, tiny-bert, 2 epochs" in spacelite("report", *there).stdout
-    known = spacelite("eval", run.id, "--cache", path.stem, "--json", *there)
+    assert "reviews → more, tiny-bert, 2 epochs" in invoke("report", *there).stdout
+    known = invoke("eval", run.id, "--cache", path.stem, "--json", *there)
     assert json.loads(known.stdout) == again
 
 
@@ -402,7 +396,7 @@ def test_the_command_embeds_evaluates_and_the_report_shows_it(place, bert, tmp_p
 )
 def test_bad_arguments_are_refused_in_one_line(arguments, words, place):
     folder, by_kind = place
-    result = spacelite("eval", by_kind["space"].id, *arguments, "--cache-dir", folder)
+    result = invoke("eval", by_kind["space"].id, *arguments, "--cache-dir", folder)
     assert result.exit_code == 1 and result.stderr.startswith("error: ")
     assert words in result.stderr and result.stderr.count("\n") == 1
 
@@ -568,15 +562,15 @@ def test_texts_that_something_was_chosen_on_are_no_new_ones(
 def test_the_command_warns_of_texts_that_the_run_was_trained_on(place, bert, tmp_path):
     folder, saved = place
     path = partly_seen(tmp_path / "partly", bert)
-    said = spacelite("eval", saved["linear"].id, "--cache", path, "--cache-dir", folder)
+    said = invoke("eval", saved["linear"].id, "--cache", path, "--cache-dir", folder)
     assert "12 of 20 test examples of partly have a text of the training data" in " ".join(
         said.stderr.split()
     )
-    shown = spacelite("runs", "show", saved["linear"].id, "--cache-dir", folder)
+    shown = invoke("runs", "show", saved["linear"].id, "--cache-dir", folder)
     assert (
         "Examples seen in training: 30 of 30 train, 1 of 13 validation, 12 of 20 test: the metrics"
     ) in " ".join(shown.stdout.split())
-    said = spacelite("eval", saved["linear"].id, "--cache", path, "--cache-dir", folder, "--json")
+    said = invoke("eval", saved["linear"].id, "--cache", path, "--cache-dir", folder, "--json")
     answer = json.loads(said.stdout)
     assert answer["seen_in_training"] == {"train": 30, "validation": 1, "test": 12}
     assert answer["metrics_unseen"]["test"]["accuracy"] is not None
@@ -618,7 +612,7 @@ def test_a_wrong_map_fails_before_anything_is_embedded(place, bert, tmp_path, mo
     data = write_dataset(tmp_path / "unread", {"train": 40, "validation": 9}, 3)
     monkeypatch.setattr("spacelite.cache.filling.tokenize", None)  # a call would fail
     there = ["--dataset", data, "--backbone", bert, "--cache-dir", folder, "--device", "cpu"]
-    done = spacelite("eval", saved["linear"].id, *there, "--map", "0=0", "--map", "7=1")
+    done = invoke("eval", saved["linear"].id, *there, "--map", "0=0", "--map", "7=1")
     assert done.exit_code == 1 and "there is no label '7'" in " ".join(done.stderr.split())
-    done = spacelite("eval", saved["linear"].id, *there)
+    done = invoke("eval", saved["linear"].id, *there)
     assert done.exit_code == 1 and "the data have 3 labels" in " ".join(done.stderr.split())

@@ -9,10 +9,8 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import refusal, texts, write_dataset
+from conftest import invoke, refusal, texts, write_dataset
 from sklearn.metrics import accuracy_score, f1_score
-from spacelite_cli.app import app
-from typer.testing import CliRunner
 
 import spacelite
 
@@ -108,7 +106,7 @@ def test_frames_folders_and_files_need_no_train_split(run, tmp_path):
         path.write_text(path.read_text().replace('"label": 1', '"label": "good"'))
     cache_dir = str(run.cache_dir)
     arguments = ["eval", run.id, "--cache-dir", cache_dir, "--dataset", str(folder)]
-    done = CliRunner().invoke(app, [*arguments, "--backbone", str(run.backbone), "--json"])
+    done = invoke(*arguments, "--backbone", run.backbone, "--json")
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["examples"] == {"test": 9}
     one_label = tmp_path / "one.csv"
@@ -137,10 +135,8 @@ def test_such_data_are_no_cache_to_train_on(run, tmp_path):
         evaluated = copied.evaluate(given, backbone=run.backbone, progress=False)
         message = refusal(spacelite.train, evaluated.record.cache, cache_dir=own, progress=False)
         assert said in message and message.endswith(": embed data to train on")
-    assert CliRunner().invoke(app, ["cache", "list", "--cache-dir", str(own)]).exit_code == 0
-    shown = CliRunner().invoke(
-        app, ["cache", "info", evaluated.record.cache, "--cache-dir", str(own), "--json"]
-    )
+    assert invoke("cache", "list", "--cache-dir", own).exit_code == 0
+    shown = invoke("cache", "info", evaluated.record.cache, "--cache-dir", own, "--json")
     assert json.loads(shown.stdout)["width"] == 16
 
 

@@ -7,9 +7,7 @@ import shutil
 import numpy as np
 import processes
 import pytest
-from conftest import embed, refusal, texts, train_and_save, write_dataset
-from spacelite_cli.app import app
-from typer.testing import CliRunner
+from conftest import embed, invoke, refusal, texts, train_and_save, write_dataset
 
 from spacelite import heads, load_run
 from spacelite.backbones.tokenizer import Words
@@ -28,10 +26,6 @@ OTHERS = [
     heads.config("linear", pooling="first"),
     heads.config("mlp", pooling="mean"),
 ]
-
-
-def spacelite(*arguments, **options):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments], **options)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +93,7 @@ def test_a_text_through_the_backbone_is_explained_as_it_is_predicted(place, bert
     folder, _, saved = place
     text = "good film but boring story"
     command = ["explain", saved[0].id, text, "--backbone", bert, "--cache-dir", folder]
-    result = json.loads(spacelite(*command, "--json").stdout)
+    result = json.loads(invoke(*command, "--json").stdout)
     (expected,) = prediction.Predictor(saved[0], str(bert)).predict([text]).probabilities
     predictor = prediction.Predictor(saved[0], str(bert))
     ((_, rows),) = predictor.hidden_states(predictor.tokenize([text]))
@@ -118,7 +112,7 @@ def test_a_text_through_the_backbone_is_explained_as_it_is_predicted(place, bert
 def test_heads_that_are_no_sum_over_tokens_are_refused(index, place):
     folder, _, saved = place
     run = saved[len(HEADS) + index]
-    result = spacelite("explain", run.id, "good film", "--cache-dir", folder)
+    result = invoke("explain", run.id, "good film", "--cache-dir", folder)
     assert result.exit_code == 1
     refused = f"the logits of {OTHERS[index].name} are not a sum over tokens; explain a space head"
     assert refused in result.stderr and result.stdout == ""
@@ -172,14 +166,14 @@ def test_a_cached_example_is_explained_without_torch(place, bert):
     shown, _, imported = done.stdout.partition("imported: ")
     assert not {"torch", "transformers", "datasets"} & set(imported.split()), done.stderr
     assert "add up to the logit" in shown
-    result = json.loads(spacelite(*arguments, "--json").stdout)
+    result = json.loads(invoke(*arguments, "--json").stdout)
     with Cache(path) as cache:
         assert result["example"] == [cache.label_names[cache.splits["test"].labels[17]]]
         assert f"labelled {result['example'][0]}" in shown
     assert f"for {result['labels'][int(np.argmax(result['probabilities']))]}" in shown
     shares = {word["text"]: relative(word["contributions"]) for word in result["words"]}
     strongest = max(shares, key=lambda word: abs(shares[word][0]))
-    shown = spacelite(*arguments, "--label", "0").stdout  # without colours
+    shown = invoke(*arguments, "--label", "0").stdout  # without colours
     assert f"{strongest}({shares[strongest][0]:+.2f})" in shown
 
 
@@ -192,11 +186,11 @@ def test_shares_are_shown_relative_to_the_other_labels_and_plain_in_json(place, 
     folder, _, saved = place
     there = ["explain", saved[0].id, "good film but boring story", "--label", "1",
              "--backbone", bert, "--cache-dir", folder]  # fmt: skip
-    result = json.loads(spacelite(*there, "--json").stdout)
+    result = json.loads(invoke(*there, "--json").stdout)
     assert result["label"] == "1" and result["predicted"] == [
         result["labels"][int(np.argmax(result["logits"]))]
     ]
-    shown = spacelite(*there, env={"COLUMNS": "100"}).stdout
+    shown = invoke(*there, env={"COLUMNS": "100"}).stdout
     lines = [line.split() for line in shown.splitlines()]
     table = {line[0]: line[1] for line in lines if len(line) == 2}
     for word in result["words"]:
@@ -210,7 +204,7 @@ def test_shares_are_shown_relative_to_the_other_labels_and_plain_in_json(place, 
     assert (
         "adds to the logit of 1, less the mean of what it adds to the logits of all labels" in flat
     )
-    assert "less the mean of its shares" in " ".join(spacelite("explain", "--help").stdout.split())
+    assert "less the mean of its shares" in " ".join(invoke("explain", "--help").stdout.split())
 
 
 def test_strengths_keep_their_signs_in_every_output(place, bert, tmp_path):
@@ -221,11 +215,11 @@ def test_strengths_keep_their_signs_in_every_output(place, bert, tmp_path):
     assert min(shares.values()) < 0 < max(shares.values())
     there = ["explain", run.id, "good film but boring story", "--label", "1", "--html",
              tmp_path / "page.html", "--backbone", bert, "--cache-dir", folder]  # fmt: skip
-    result = json.loads(spacelite(*there, "--json").stdout)
+    result = json.loads(invoke(*there, "--json").stdout)
     for word in result["words"]:
         assert shares[word["text"]] == pytest.approx(relative(word["contributions"])[1])
-    plain = spacelite(*there).stdout
-    coloured = spacelite(*there, env={"FORCE_COLOR": "1", "COLUMNS": "100"}).stdout
+    plain = invoke(*there).stdout
+    coloured = invoke(*there, env={"FORCE_COLOR": "1", "COLUMNS": "100"}).stdout
     page = (tmp_path / "page.html").read_text()
     for word in found.explanation.marked(1):
         assert word.side == ("" if word.weight <= 0.1 else "for" if word.contribution > 0
@@ -287,21 +281,21 @@ def test_every_label_keeps_its_own_logit_where_a_text_has_several(bert, tmp_path
         assert f" for {', '.join(names)}; predicted " in repr(every)
         several[len(names)] = (text, names)
     there = ["explain", run.id, text, "--label", "y", "--backbone", bert, "--cache-dir", tmp_path]
-    shown = spacelite(*there, env={"COLUMNS": "100"}).stdout
+    shown = invoke(*there, env={"COLUMNS": "100"}).stdout
     assert f"{own.bias[1]:+.4f}" in shown and f"{own.logits[1]:+.4f}" in shown
     assert "adds to the logit of y." in shown and "less the mean" not in shown
     assert shown.startswith(", ".join(own.given) or "no label")
     text, names = several[max(several)]
     assert len(names) > 1
     there = ["explain", run.id, text, "--backbone", bert, "--cache-dir", tmp_path]
-    shown = spacelite(*there, "--html", tmp_path / "page.html").stdout
+    shown = invoke(*there, "--html", tmp_path / "page.html").stdout
     page = (tmp_path / "page.html").read_text()
     for name in names:
         assert f"for {name}" in shown
         assert f"what the word adds to the logit of {name}." in page
     assert page.count('class="explained') == len(names)
     assert " ".join(shown.split()).count("The number of a word is what the word adds to the ") == 1
-    document = json.loads(spacelite(*there, "--json").stdout)
+    document = json.loads(invoke(*there, "--json").stdout)
     assert (document["label"], document["explained"]) == (names[0], names)
 
 
@@ -377,17 +371,17 @@ def test_a_cached_example_shows_its_row_and_its_words(written, bert, caplog):
     own = lines[source.row - 1]
     there = ["explain", saved.id, "--example", "validation:2", "--backbone", bert,
              "--cache-dir", folder]  # fmt: skip
-    shown = " ".join(spacelite(*there, env={"COLUMNS": "200"}).stdout.split())
+    shown = " ".join(invoke(*there, env={"COLUMNS": "200"}).stdout.split())
     assert f"validation:2 is mine.jsonl, row {source.row}" in shown
     assert "sees the same token for all such words: ☃." in shown
-    result = json.loads(spacelite(*there, "--json").stdout)
+    result = json.loads(invoke(*there, "--json").stdout)
     assert result["source"] == {"file": "mine.jsonl", "row": source.row} and result["text"] == own
     assert [word["text"] for word in result["words"]] == ["[CLS]", *own.split(), "[SEP]"]
     assert [word["unknown"] for word in result["words"]] == [
         word["text"] == "☃" for word in result["words"]
     ]
     # A text that is not cached has the same words, and no source.
-    given = json.loads(spacelite("explain", saved.id, own, *there[4:], "--json").stdout)
+    given = json.loads(invoke("explain", saved.id, own, *there[4:], "--json").stdout)
     assert given["source"] is None and given["text"] == own
     assert [word["text"] for word in given["words"]] == [word["text"] for word in result["words"]]
 
@@ -399,15 +393,15 @@ def test_an_example_of_an_older_cache_is_shown_as_its_tokens_spell(written, bert
     own.unlink()
     there = ["explain", saved.id, "--example", "validation:2", "--backbone", bert,
              "--cache-dir", tmp_path / "older"]  # fmt: skip
-    result = json.loads(spacelite(*there, "--json").stdout)
+    result = json.loads(invoke(*there, "--json").stdout)
     assert result["text"] is None and result["source"] is None
     spelled = [word["text"] for word in result["words"]]
     assert spelled == [word.lower() if word.isalpha() else word for word in spelled]
     assert "good" in spelled and "[UNK]" in spelled
-    shown = spacelite(*there).stdout
+    shown = invoke(*there).stdout
     assert "row" not in shown and "Not known" not in shown
     own.write_bytes(b"damaged")
-    damaged = spacelite(*there)
+    damaged = invoke(*there)
     assert damaged.exit_code == 0 and damaged.stderr.count("is damaged") == 1
     assert damaged.stdout == shown
 
@@ -427,6 +421,6 @@ def test_an_example_of_an_older_cache_is_shown_as_its_tokens_spell(written, bert
 def test_bad_arguments_are_refused_in_one_line(arguments, expected, place, bert):
     folder, _, saved = place
     there = ["--backbone", bert, "--cache-dir", folder]
-    result = spacelite("explain", saved[0].id, *arguments, *there)
+    result = invoke("explain", saved[0].id, *arguments, *there)
     assert result.exit_code == 1 and result.stderr.startswith("error: ")
     assert expected in result.stderr and result.stderr.count("\n") == 1

@@ -14,9 +14,7 @@ import numpy as np
 import processes
 import pytest
 import yaml
-from conftest import refusal, save_backbone, texts, wordpiece, write_dataset
-from spacelite_cli.app import app
-from typer.testing import CliRunner
+from conftest import invoke, refusal, save_backbone, texts, wordpiece, write_dataset
 
 import spacelite
 from spacelite.export import export as exports
@@ -374,7 +372,7 @@ def test_a_head_of_an_extension_is_refused(tfidf, monkeypatch, tmp_path):
 def test_the_command_prints_what_was_written(tfidf, cache_dir, tmp_path):
     def export(*options):
         given = [tfidf.id, "--to", "onnx", "--cache-dir", cache_dir, *options]
-        return CliRunner().invoke(app, ["export", *map(str, given)])
+        return invoke("export", *given)
 
     done = export("--out", tmp_path / "one")
     assert done.exit_code == 0 and "compared with predict on 20 texts of test" in done.stdout

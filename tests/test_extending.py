@@ -15,10 +15,8 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from conftest import refusal, texts, write_dataset
+from conftest import invoke, refusal, texts, write_dataset
 from sklearn.metrics import balanced_accuracy_score
-from spacelite_cli.app import app
-from typer.testing import CliRunner
 
 import spacelite
 from spacelite import heads
@@ -180,9 +178,9 @@ def test_a_kind_of_head(cache, bert, other, tmp_path, monkeypatch):
         history = run.run.history()
         assert history[-1]["train"]["ce"] < history[0]["train"]["ce"]
     # The command line knows it too.
-    cli = CliRunner().invoke(
-        app, ["train", "--cache", str(cache.path), "--cache-dir", str(tmp_path / "cli"),
-              "--head", "attention", "--epochs", "1", "--json"],
+    cli = invoke(
+        "train", "--cache", cache.path, "--cache-dir", tmp_path / "cli",
+        "--head", "attention", "--epochs", "1", "--json",
     )  # fmt: skip
     assert cli.exit_code == 0, cli.output
     assert json.loads(cli.stdout)[0]["system"] == "attention"
@@ -199,11 +197,11 @@ def test_a_setting_of_a_further_head_reaches_every_command(cache, tmp_path, monk
     }
     more = {"train": [], "cv": ["--folds", "2"], "curve": ["--sizes", "20", "--seeds", "1"]}
     for command, temperatures in systems.items():
-        assert "--temperature" in CliRunner().invoke(app, [command, "--help"]).output
-        done = CliRunner().invoke(app, [command, *options, *more[command]])
+        assert "--temperature" in invoke(command, "--help").output
+        done = invoke(command, *options, *more[command])
         assert done.exit_code == 0, done.output
         assert sorted(temperatures(json.loads(done.stdout))) == [0.5, 2.0], command
-    said = CliRunner().invoke(app, ["train", *there, "--temperature", "0"])
+    said = invoke("train", *there, "--temperature", "0")
     assert "--temperature 0: give a number above 0" in said.output
     quiet = {"head": "attention", "epochs": 1, "baselines": False, "progress": False}
     found = spacelite.cross_validate(cache, folds=2, temperature=[0.5, 2.0], **quiet)
@@ -348,14 +346,14 @@ def test_a_form_of_the_report(cache, bert, other, tmp_path, monkeypatch):
     saved = report.save(tmp_path / "out", "csv")
     assert saved.name == "systems.csv" and list(csv.reader(saved.open())) == rows
     folder = str(tmp_path / "resumed")
-    cli = CliRunner().invoke(app, ["report", "--format", "csv", "--cache-dir", folder])
+    cli = invoke("report", "--format", "csv", "--cache-dir", folder)
     assert cli.exit_code == 0, cli.output
     assert "linear (first)" in cli.stdout
     assert "choose from terminal, markdown" in refusal_of_cli(["report", "--format", "pdf"])
 
 
 def refusal_of_cli(arguments):
-    done = CliRunner().invoke(app, arguments)
+    done = invoke(*arguments)
     assert done.exit_code == 1
     return done.stderr
 
@@ -640,7 +638,7 @@ def test_the_command_line_imports_a_file_on_request(cache, tmp_path):
     train = ["train", "--cache", cache.path, "--head", "imported", "--epochs", 1, "--json"]
 
     def command(*arguments):
-        return CliRunner().invoke(app, [str(argument) for argument in (*arguments, *there)])
+        return invoke(*arguments, *there)
 
     assert "choose from space, linear" in command(*train).stderr, "nothing is imported unasked"
     try:
@@ -671,8 +669,8 @@ def test_a_file_that_cannot_be_imported_is_one_line(content, said, tmp_path):
     file = tmp_path / "my_head.py"
     if content is not None:
         file.write_text(content)
-    result = CliRunner().invoke(app, ["--import", str(file), "runs", "list"])
+    result = invoke("--import", file, "runs", "list")
     assert result.exit_code == 1 and result.stderr.startswith(f"error: --import {file}: {said}")
     assert result.stderr.count("\n") == 1
-    after = CliRunner().invoke(app, ["runs", "list", "--import", str(file)])
+    after = invoke("runs", "list", "--import", file)
     assert after.exit_code == 2 and "--import stands before the command" in after.stderr

@@ -5,10 +5,10 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import invoke
 from spacelite_cli import console
 from spacelite_cli.app import app
 from test_regression_use import products
-from typer.testing import CliRunner
 
 import spacelite
 from spacelite.document import Chart, Line, Series, Table, figure, of_label
@@ -57,7 +57,7 @@ def test_reports_read_in_every_unit(unit, bert, tmp_path):
     report.save(tmp_path / "page.html", format="html")
     page = (tmp_path / "page.html").read_text()
     forms["html"] = re.sub("<(script|style).*?</(script|style)>", "", page, flags=re.DOTALL)
-    forms["terminal"] = CliRunner().invoke(app, ["report", "--cache-dir", str(tmp_path)]).stdout
+    forms["terminal"] = invoke("report", "--cache-dir", tmp_path).stdout
     forms["runs"] = str(runs)
     (ridge,) = (run for run in runs if run.record.head.kind == "ridge")
     explained = ridge.explain(texts[0], progress=False)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import embed, refusal, texts
+from conftest import embed, invoke, refusal, texts
 from fake_hub import TOKEN, FakeHub
 from safetensors.numpy import load, save
 
@@ -337,8 +337,6 @@ def test_a_backbone_that_is_not_read_is_refused(runs, hub, bert, tmp_path):
 
 
 def test_folders_of_exports_are_not_taken_for_names_of_runs(runs, tmp_path, bert, monkeypatch):
-    from spacelite_cli.app import app
-    from typer.testing import CliRunner
 
     monkeypatch.chdir(tmp_path)
     cache_dir = str(runs[0].cache_dir)
@@ -349,7 +347,7 @@ def test_folders_of_exports_are_not_taken_for_names_of_runs(runs, tmp_path, bert
         assert f"{name} is an export of the form onnx, and no run" in message
         assert f"python {name}/classify.py" in message and f"({runs[2].id})" in message
     for command in (["predict", "model", "a"], ["serve", "model"], ["explain", "model", "a"]):
-        done = CliRunner().invoke(app, [*command, "--cache-dir", cache_dir])
+        done = invoke(*command, "--cache-dir", cache_dir)
         assert done.exit_code == 1
         assert "model is an export of the form transformers, and no run: load it" in done.stderr
     Path("small/verified.json").unlink()
@@ -359,9 +357,6 @@ def test_folders_of_exports_are_not_taken_for_names_of_runs(runs, tmp_path, bert
 def test_a_terminated_export_leaves_nothing_behind(runs, tmp_path, monkeypatch):
     import os
     import signal
-
-    from spacelite_cli.app import app
-    from typer.testing import CliRunner
 
     from spacelite.export.export import FORMS
 
@@ -375,7 +370,7 @@ def test_a_terminated_export_leaves_nothing_behind(runs, tmp_path, monkeypatch):
 
     monkeypatch.setattr(type(FORMS["safetensors"]), "write", write)
     given = ["best", "--to", "safetensors", "--cache-dir", str(runs[0].cache_dir)]
-    done = CliRunner().invoke(app, ["export", *given, "--out", str(tmp_path / "out")])
+    done = invoke("export", *given, "--out", tmp_path / "out")
     assert done.exit_code == 143
     assert list(tmp_path.iterdir()) == []
     assert signal.getsignal(signal.SIGTERM) == before

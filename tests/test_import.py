@@ -12,7 +12,7 @@ import processes
 import pyarrow as pa
 import pytest
 import torch
-from conftest import refusal, texts
+from conftest import invoke, refusal, texts
 from pyarrow import parquet
 from safetensors.torch import save_file
 
@@ -804,13 +804,11 @@ def test_an_odd_width_has_no_int4(made, tmp_path):
 
 
 def test_the_command_prints_what_it_has_imported(made, tmp_path):
-    from spacelite_cli.app import app
-    from typer.testing import CliRunner
 
     source = npz_flat(tmp_path, made)
     arguments = ["cache", "import", str(source), str(made.table), "--cache-dir", str(tmp_path)]
-    result = CliRunner().invoke(app, arguments)
+    result = invoke(*arguments)
     assert result.exit_code == 0, result.output
     assert "100 examples (60 train, 20 validation, 20 test)" in result.stdout
-    result = CliRunner().invoke(app, [*arguments, "--json"])
+    result = invoke(*arguments, "--json")
     assert json.loads(result.stdout)["hit"] is True

@@ -5,9 +5,7 @@ import logging
 
 import pandas as pd
 import pytest
-from conftest import refusal
-from spacelite_cli.app import app
-from typer.testing import CliRunner
+from conftest import invoke, refusal
 
 import spacelite
 from spacelite.data import loading as data
@@ -144,9 +142,9 @@ def test_columns_whose_names_differ_only_in_case():
 
 
 def command(path, bert, *options):
-    return CliRunner().invoke(
-        app, ["embed", "--dataset", str(path), "--backbone", str(bert), "--device", "cpu",
-              "--cache-dir", str(path.parent / "cache"), *options],
+    return invoke(
+        "embed", "--dataset", path, "--backbone", bert, "--device", "cpu",
+        "--cache-dir", path.parent / "cache", *options,
     )  # fmt: skip
 
 

@@ -4,11 +4,9 @@ evaluated on other data, and refused where there are no means."""
 import numpy as np
 import pytest
 import torch
-from conftest import refusal, write_dataset
-from spacelite_cli.app import app
+from conftest import invoke, refusal, write_dataset
 from test_embedding import run as embed
 from test_layers import layer_states
-from typer.testing import CliRunner
 
 import spacelite
 from spacelite import heads
@@ -27,10 +25,6 @@ LOGREG = heads.config("logreg", pooling="layers")
 MLP = heads.config("mlp", pooling="layers")
 TRAINING = TrainingConfig(epochs=3, batch_size=16)
 QUIET = {"progress": False, "device": "cpu"}
-
-
-def command(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 @pytest.fixture
@@ -114,16 +108,16 @@ def test_a_cache_without_means_is_refused_with_the_way_out(without, bert, review
     )
     arguments = ["--cache-dir", tmp_path, "--head", "linear,logreg", "--pooling", "layers",
                  "--epochs", 2]  # fmt: skip
-    result = command("train", *arguments)
+    result = invoke("train", *arguments)
     assert result.exit_code == 1 and "embed command again with --layers to add" in result.stderr
-    added = command(
+    added = invoke(
         "embed", "--backbone", bert, "--dataset", reviews, "--cache-dir", tmp_path, "--layers"
     )
     assert added.exit_code == 0
-    result = command("train", *arguments, "--json")  # the table breaks long names
+    result = invoke("train", *arguments, "--json")  # the table breaks long names
     assert result.exit_code == 0, result.stderr
     assert "linear (layers)" in result.stdout and "logreg (layers)" in result.stdout
-    report = command("report", "--cache-dir", tmp_path, "--backbone", bert, "--json")
+    report = invoke("report", "--cache-dir", tmp_path, "--backbone", bert, "--json")
     assert report.exit_code == 0 and "linear (layers)" in report.stdout
 
 
@@ -232,7 +226,7 @@ def test_explain_says_what_was_computed_again(bert, reviews, tmp_path):
     options = ["--cache-dir", tmp_path, "--backbone", bert]
     again = "The hidden states of all layers were computed again; logits from means"
     for what in (["a good film"], ["--example", "test:3"]):
-        result = command("explain", run.id, *what, *options, "--html", tmp_path / "page.html")
+        result = invoke("explain", run.id, *what, *options, "--html", tmp_path / "page.html")
         assert result.exit_code == 0, result.stderr
         assert again in " ".join(result.stdout.split())
         assert again in " ".join((tmp_path / "page.html").read_text().split())

@@ -12,11 +12,9 @@ import numpy as np
 import processes
 import pytest
 import torch
-from conftest import refusal, save_backbone, write_dataset
-from spacelite_cli.app import app
+from conftest import invoke, refusal, save_backbone, write_dataset
 from test_embedding import EMBED, digest, mounted_small, plain, run
 from test_store import byte_offset, edited, flip_byte
-from typer.testing import CliRunner
 
 from spacelite.cache import folder, store
 from spacelite.cache.folder import states, verify
@@ -29,10 +27,6 @@ from spacelite.errors import SpaceliteError
 def digests(path):
     """Of a cache file and of its layer means."""
     return digest(path), digest(side_file(path, "layers"))
-
-
-def command(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def layer_states(folder, text, max_length):
@@ -160,12 +154,12 @@ def test_rows_that_one_file_lacks_are_computed_again_for_it_alone(bert, reviews,
     with Writer(path, layers=True) as writer:
         writer.unmark("test", 5, "means")
     assert states(tmp_path)[0].layer_means == 99
-    listed = command("cache", "list", "--cache-dir", tmp_path).stdout
+    listed = invoke("cache", "list", "--cache-dir", tmp_path).stdout
     assert "99% done, layer means" in " ".join(listed.split())
     calls.clear()
     assert not run(tmp_path, bert, reviews, tokens_per_batch=1).hit
     assert calls == [1, 1] and digests(path) == before
-    listed = command("cache", "list", "--cache-dir", tmp_path).stdout
+    listed = invoke("cache", "list", "--cache-dir", tmp_path).stdout
     assert "complete" in listed and "layer" not in listed
 
 
@@ -181,7 +175,7 @@ def test_damaged_means_are_named_and_mended(bert, reviews, tmp_path, calls):
             f"cache verify {path.stem}, then embed again to compute only what is damaged"
         )
         assert cache.splits["train"].layer_means.shape == (60, 48)
-    result = command("cache", "verify", path.stem, "--cache-dir", tmp_path)
+    result = invoke("cache", "verify", path.stem, "--cache-dir", tmp_path)
     assert result.exit_code == 1 and "damaged: test example 4\n" in result.stdout
     with store.Cache(path) as cache:
         assert "has the layer means of 99 of 100 examples: run its embed command again" in refusal(
@@ -287,11 +281,11 @@ def test_means_beyond_float16_are_left_out_unless_they_were_asked_for(tmp_path, 
 
 def test_lists_count_and_remove_deletes_the_layer_means(bert, reviews, tmp_path):
     arguments = ["--backbone", bert, "--dataset", reviews, "--cache-dir", tmp_path]
-    result = command("embed", *arguments, "--no-layers")
+    result = invoke("embed", *arguments, "--no-layers")
     assert result.exit_code == 0 and "layers" not in result.stderr
     (state,) = states(tmp_path)
     assert state.layer_means is None
-    result = command("embed", *arguments, "--layers")
+    result = invoke("embed", *arguments, "--layers")
     assert result.exit_code == 0, result.stderr
     assert re.search(r"^means of all 3 layers: [\d.]+ kB, [\d.]+ GB free$", result.stderr, re.M)
     assert result.stderr.count("kB") == 1  # their size is said once
@@ -301,16 +295,16 @@ def test_lists_count_and_remove_deletes_the_layer_means(bert, reviews, tmp_path)
     assert with_layers.layer_means == with_layers.as_json()["layer_means"] == 100
     assert with_layers.bytes - state.bytes == pytest.approx(size, abs=20)  # seconds.json
     for name, layers in (("info", 3), ("list", None)):
-        result = command(
+        result = invoke(
             "cache", name, *[state.name][: name == "info"], "--cache-dir", tmp_path, "--json"
         )
         content = json.loads(result.stdout)
         assert content["layers"] == 3 if layers else content[0]["layer_means"] == 100
-    shown = command("cache", "info", state.name, "--cache-dir", tmp_path).stdout
+    shown = invoke("cache", "info", state.name, "--cache-dir", tmp_path).stdout
     assert re.search(r"^layers +3", shown, re.M)
-    result = command("cache", "verify", state.name, "--cache-dir", tmp_path)
+    result = invoke("cache", "verify", state.name, "--cache-dir", tmp_path)
     assert "tokens and all layer means are intact" in " ".join(result.stdout.split())
-    result = command("cache", "remove", state.name, "--yes", "--cache-dir", tmp_path)
+    result = invoke("cache", "remove", state.name, "--yes", "--cache-dir", tmp_path)
     assert result.exit_code == 0
     assert not list((tmp_path / "embeddings").iterdir())
 

@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import sklearn.metrics as sk
-from conftest import in_memory, refusal
-from typer.testing import CliRunner
+from conftest import in_memory, invoke, refusal
 
 import spacelite
 from spacelite import heads
@@ -314,21 +313,20 @@ def test_progress_counts_up(dataset):
 
 
 def test_the_command(cache_path, tmp_path):
-    from spacelite_cli.app import app
 
     out, drawn = tmp_path / "curve.csv", tmp_path / "curve.svg"
     words = [
         "curve", "--cache", str(cache_path), "--cache-dir", str(tmp_path), "--sizes", "8,16,all",
         "--seeds", "2", "--head", "linear", "--epochs", "1", "--no-baselines",
     ]  # fmt: skip
-    shown = CliRunner().invoke(app, [*words, "--out", str(out), "--plot", str(drawn)])
+    shown = invoke(*words, "--out", out, "--plot", drawn)
     assert shown.exit_code == 0 and "Test was not read." in " ".join(shown.output.split())
     assert out.is_file() and drawn.is_file()
-    content = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
+    content = json.loads(invoke(*words, "--json").stdout)
     assert content["sizes"] == [8, 16, 60] and len(content["systems"]) == 1
-    wrong = CliRunner().invoke(app, [*words[:6], "8,many", *words[7:]])
+    wrong = invoke(*words[:6], "8,many", *words[7:])
     assert wrong.exit_code and "--sizes" in wrong.stderr
-    wrong = CliRunner().invoke(app, [*words, "--plot", str(tmp_path / "curve.gif")])
+    wrong = invoke(*words, "--plot", tmp_path / "curve.gif")
     assert wrong.exit_code and "curve.gif" in wrong.stderr
 
 

@@ -6,9 +6,7 @@ import os
 
 import processes
 import pytest
-from conftest import refusal, save_backbone
-from spacelite_cli.app import app
-from typer.testing import CliRunner
+from conftest import invoke, refusal, save_backbone
 
 import spacelite
 from spacelite import files
@@ -56,7 +54,7 @@ def test_a_lock_is_deleted_even_if_the_work_fails(tmp_path):
 def test_no_command_leaves_a_lock_file_behind(tmp_path, bert, reviews):
     def command(*arguments):
         everything = [*map(str, arguments), "--cache-dir", str(tmp_path)]
-        return CliRunner().invoke(app, everything)
+        return invoke(*everything)
 
     embed = ["embed", "--dataset", reviews, "--device", "cpu", "--backbone"]
     assert command(*embed, bert).exit_code == 0
@@ -74,7 +72,7 @@ def test_no_command_leaves_a_lock_file_behind(tmp_path, bert, reviews):
 
 
 def command(folder, *arguments):
-    return CliRunner().invoke(app, [*map(str, arguments), "--cache-dir", str(folder)])
+    return invoke(*arguments, "--cache-dir", folder)
 
 
 @pytest.fixture

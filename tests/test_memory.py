@@ -8,9 +8,7 @@ from functools import partial
 import processes
 import pytest
 import transformers
-from conftest import refusal
-from spacelite_cli.app import app
-from typer.testing import CliRunner
+from conftest import invoke, refusal
 
 from spacelite import heads
 from spacelite import memory as machine
@@ -116,7 +114,7 @@ def test_where_not_even_one_fits_other_settings_are_advised(
     assert said.startswith("1 head needs about ")
     assert said.endswith("give a smaller batch_size or fewer latent dimensions")
     options = ["--cache", str(cache_path), "--cache-dir", str(tmp_path), "--latent", "9999"]
-    done = CliRunner().invoke(app, ["train", "--head", "space", *options])
+    done = invoke("train", "--head", "space", *options)
     assert done.exit_code == 1 and "give a smaller --batch-size or fewer" in done.stderr
     assert not list(tmp_path.glob("runs/[!.]*"))
 

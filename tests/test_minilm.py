@@ -5,9 +5,8 @@ import json
 import numpy as np
 import pytest
 import torch
+from conftest import invoke
 from safetensors.numpy import load_file
-from spacelite_cli.app import app
-from typer.testing import CliRunner
 
 from spacelite.backbones import files as checkpoints
 from spacelite.cache import store
@@ -17,7 +16,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.minilm]
 
 
 def spacelite(*arguments):
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    result = invoke(*arguments)
     assert result.exit_code == 0, result.output
     return result.stdout
 

@@ -8,19 +8,13 @@ from pathlib import Path
 
 import processes
 import pytest
-from conftest import refusal
-from spacelite_cli.app import app
+from conftest import invoke, refusal
 from test_report import run_with
-from typer.testing import CliRunner
 
 import spacelite
 from spacelite import files
 from spacelite.api.results import EmbeddedDataset
 from spacelite.runs import store as runs
-
-
-def run_command(*arguments, **options):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments], **options)
 
 
 @pytest.fixture(scope="module")
@@ -54,23 +48,23 @@ def ids(cache_dir):
 def test_a_name_stands_for_the_id_everywhere(cache_dir, cache_path, bert):
     one = next(run for run in ids(cache_dir) if "--space--" in run)
     there = ["--cache-dir", cache_dir]
-    named = run_command("runs", "name", one[-8:], "best", *there)
+    named = invoke("runs", "name", one[-8:], "best", *there)
     assert named.exit_code == 0 and named.stdout == f"{one} is named best\n"
     folder = cache_dir / "runs" / one
     for called in (one, one[-8:], one[-7:-2], "best", str(folder), f"{folder}/"):
         assert runs.find(cache_dir, called).id == one
         assert spacelite.load_run(called, cache_dir).name == "best"
         assert spacelite.report(called, cache_dir=cache_dir, progress=False).findings.parts
-        shown = json.loads(run_command("runs", "show", called, *there, "--json").stdout)
+        shown = json.loads(invoke("runs", "show", called, *there, "--json").stdout)
         assert (shown["id"], shown["name"]) == (one, "best")
-        predicted = run_command("predict", called, "a good film", "--backbone", bert, *there)
+        predicted = invoke("predict", called, "a good film", "--backbone", bert, *there)
         assert predicted.exit_code == 0, predicted.stderr
-        explained = run_command("explain", called, "--example", "test:1", "--backbone", bert,
+        explained = invoke("explain", called, "--example", "test:1", "--backbone", bert,
                                 "--json", *there)  # fmt: skip
         assert json.loads(explained.stdout)["run"] == one
-        evaluated = run_command("eval", called, "--cache", cache_path.stem, "--json", *there)
+        evaluated = invoke("eval", called, "--cache", cache_path.stem, "--json", *there)
         assert json.loads(evaluated.stdout)["run"] == one
-    assert run_command("runs", "name", "best", "--clear", *there).exit_code == 0
+    assert invoke("runs", "name", "best", "--clear", *there).exit_code == 0
     assert runs.load(folder).name is None
     assert "there is no run 'best'" in refusal(runs.find, cache_dir, "best")
 
@@ -121,7 +115,7 @@ def test_renaming_in_python_returns_the_renamed_run(cache_dir):
 
 
 def test_heads_that_are_trained_together_are_numbered(cache_dir, cache_path):
-    done = run_command(
+    done = invoke(
         "train", "--cache", cache_path.stem, "--cache-dir", cache_dir, "--name", "grid",
         "--inter", "0,0.3", "--epochs", 1,
     )  # fmt: skip
@@ -174,7 +168,7 @@ def test_a_name_moves_to_the_new_run_on_request(cache_dir, cache_path, caplog):
     # A training that saves nothing leaves the name where it is.
     assert not spacelite.train(cache_path.stem, **{**second, "seeds": [4], "learning_rate": 1e38})
     assert runs.find(cache_dir, "weekly").id == new.id
-    result = run_command(
+    result = invoke(
         "train", "--cache", cache_path.stem, "--head", "linear", "--epochs", 1, "--name", "weekly",
         "--replace", "--no-baselines", "--cache-dir", cache_dir,
     )  # fmt: skip
@@ -220,7 +214,7 @@ def test_a_cache_file_that_is_missing_is_not_sought_among_the_names(cache_dir):
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_the_list_has_a_line_per_run_and_shows_what_differs(width, cache_dir):
-    shown = run_command("runs", "list", "--cache-dir", cache_dir, env={"COLUMNS": str(width)})
+    shown = invoke("runs", "list", "--cache-dir", cache_dir, env={"COLUMNS": str(width)})
     lines = shown.stdout.splitlines()
     assert shown.exit_code == 0 and max(map(len, lines)) <= width and "…" not in shown.stdout
     for word in ("Run", "System", "Seed", "Val.", "Test", "Saved"):
@@ -245,7 +239,7 @@ def test_long_names_of_systems_take_the_room_of_other_columns(width, cache_dir, 
         cache_path.stem, cache_dir=cache_dir, head="space", learning_rate=[0.001, 0.01], intra=0.5,
         weight_decay=[0, 0.1], class_weights="balanced", epochs=1, progress=False,
     )  # fmt: skip
-    shown = run_command("runs", "list", "--cache-dir", cache_dir, env={"COLUMNS": str(width)})
+    shown = invoke("runs", "list", "--cache-dir", cache_dir, env={"COLUMNS": str(width)})
     lines = shown.stdout.splitlines()
     assert max(map(len, lines)) <= width
     left_out = "Left out for lack of room: Val. acc., Val. F1, Test acc., Saved, Size."
@@ -260,14 +254,14 @@ def test_long_names_of_systems_take_the_room_of_other_columns(width, cache_dir, 
 
 def test_only_heads_of_the_grid_are_said_to_have_its_names(cache_dir, cache_path, with_baselines):
     options = ["--cache", cache_path.stem, "--cache-dir", cache_dir, "--epochs", "1"]
-    done = run_command("train", "--head", "linear", "--seeds", "2", "--name", "grid", *options)
+    done = invoke("train", "--head", "linear", "--seeds", "2", "--name", "grid", *options)
     assert "4 heads trained in" in done.stdout, done.output
     assert ", 2 of them as grid-1 to grid-2; " in " ".join(done.stdout.split())
 
 
 def test_the_list_is_of_the_runs_that_were_asked_for(cache_dir, cache_path):
     def listed(*filters):
-        done = run_command("runs", "list", *filters, "--json", "--cache-dir", cache_dir)
+        done = invoke("runs", "list", *filters, "--json", "--cache-dir", cache_dir)
         return {one["id"] for one in json.loads(done.stdout)}
 
     saved = runs.load_all(cache_dir)
@@ -279,7 +273,7 @@ def test_the_list_is_of_the_runs_that_were_asked_for(cache_dir, cache_path):
         ("--cache", cache_path.stem), ("--dataset", saved[0].record.spec.dataset),
         ("--head", "linear"),
     ):  # fmt: skip
-        refused = run_command("runs", "list", option, "none", "--cache-dir", cache_dir)
+        refused = invoke("runs", "list", option, "none", "--cache-dir", cache_dir)
         assert refused.exit_code == 1
         assert refused.stderr.startswith(f"error: {option} none: no run has this ")
         assert known in refused.stderr
@@ -300,7 +294,7 @@ def test_the_runs_of_one_training_stand_in_the_order_of_their_names():
 
 def test_the_list_as_json_and_of_no_runs(cache_dir, tmp_path):
     there = ["--cache-dir", cache_dir]
-    listed = json.loads(run_command("runs", "list", "--json", *there).stdout)
+    listed = json.loads(invoke("runs", "list", "--json", *there).stdout)
     assert sorted(one["id"] for one in listed) == sorted(ids(cache_dir))
     for one in listed:
         run = runs.find(cache_dir, one["id"])
@@ -308,23 +302,23 @@ def test_the_list_as_json_and_of_no_runs(cache_dir, tmp_path):
         assert one["bytes"] == sum(p.stat().st_size for p in run.folder.iterdir())
     created = [one["created"][:16] for one in listed]
     assert created == sorted(created, reverse=True)
-    empty = run_command("runs", "list", "--cache-dir", tmp_path / "empty")
+    empty = invoke("runs", "list", "--cache-dir", tmp_path / "empty")
     assert empty.exit_code == 0 and "spacelite train saves some" in empty.stdout
-    assert json.loads(run_command("runs", "list", "--json", "--cache-dir", tmp_path).stdout) == []
+    assert json.loads(invoke("runs", "list", "--json", "--cache-dir", tmp_path).stdout) == []
 
 
 def test_a_damaged_run_is_left_out_of_the_list_and_can_be_removed(cache_dir):
     broken = cache_dir / "runs" / runs.find(cache_dir, "base").id
     (broken / "run.json").write_text('{"metrics": {}}')
-    listed = run_command("runs", "list", "--cache-dir", cache_dir)
+    listed = invoke("runs", "list", "--cache-dir", cache_dir)
     assert listed.exit_code == 0 and broken.name not in listed.stdout
     assert listed.stderr.count(broken.name) == 1 and "is damaged" in listed.stderr
-    removed = run_command("runs", "remove", broken.name, "--yes", "--cache-dir", cache_dir)
+    removed = invoke("runs", "remove", broken.name, "--yes", "--cache-dir", cache_dir)
     assert removed.exit_code == 0 and not broken.exists()
 
 
 def test_show_prints_everything(cache_dir, cache_path):
-    shown = run_command("runs", "show", "base", "--cache-dir", cache_dir, env={"COLUMNS": "200"})
+    shown = invoke("runs", "show", "base", "--cache-dir", cache_dir, env={"COLUMNS": "200"})
     for word in ("linear (first)", "base", cache_path.stem, "learning rate 0.0002", "epochs 2",
                  "tiny-bert", "validation", "torch"):  # fmt: skip
         assert word in shown.stdout, word
@@ -337,12 +331,12 @@ def test_show_prints_everything(cache_dir, cache_path):
 def test_remove_asks_first(cache_dir, monkeypatch):
     there = ["--cache-dir", cache_dir]
     run = runs.find(cache_dir, "base")
-    refused = run_command("runs", "remove", "base", *there)  # standard input is no terminal
+    refused = invoke("runs", "remove", "base", *there)  # standard input is no terminal
     assert refused.exit_code == 1 and "would be deleted: give --yes" in refused.stderr
-    several = run_command("runs", "remove", "--yes", *there, "tiny")
+    several = invoke("runs", "remove", "--yes", *there, "tiny")
     assert several.exit_code == 1 and "5 runs have 'tiny'" in several.stderr
     assert run.folder.exists() and len(ids(cache_dir)) == 5
-    removed = run_command("runs", "remove", "base", "--yes", "--json", *there)
+    removed = invoke("runs", "remove", "base", "--yes", "--json", *there)
     assert json.loads(removed.stdout) == [{"id": run.id, "path": str(run.folder)}]
     assert not run.folder.exists() and len(ids(cache_dir)) == 4
     assert not [path for path in run.folder.parent.iterdir() if run.id in path.name]
@@ -445,19 +439,19 @@ def test_a_colleague_gets_the_folder_of_a_run(
     there.mkdir()
     shutil.copytree(one.folder, there / "run")
     monkeypatch.chdir(there)
-    expected = run_command("predict", one.id, "a good film", "--backbone", bert, "--json",
+    expected = invoke("predict", one.id, "a good film", "--backbone", bert, "--json",
                            "--cache-dir", cache_dir)  # fmt: skip
     shutil.rmtree(cache_dir)
-    predicted = run_command("predict", "./run", "a good film", "--backbone", bert, "--json")
+    predicted = invoke("predict", "./run", "a good film", "--backbone", bert, "--json")
     assert predicted.exit_code == 0 and predicted.stdout == expected.stdout
-    assert run_command("explain", "run", "good film", "--backbone", bert).exit_code == 0
-    assert run_command("runs", "show", "run").exit_code == 0
-    example = run_command("explain", "run", "--example", "test:1", "--backbone", bert)
+    assert invoke("explain", "run", "good film", "--backbone", bert).exit_code == 0
+    assert invoke("runs", "show", "run").exit_code == 0
+    example = invoke("explain", "run", "--example", "test:1", "--backbone", bert)
     assert example.exit_code == 1 and "is neither beside the run nor in" in example.stderr
     assert "--cache-dir" in example.stderr
-    done = run_command("eval", "./run", "--dataset", reviews, "--backbone", bert, "--json")
+    done = invoke("eval", "./run", "--dataset", reviews, "--backbone", bert, "--json")
     assert json.loads(done.stdout)["metrics"] == one.record.metrics
-    example = run_command("explain", "run", "--example", "test:1", "--backbone", bert)
+    example = invoke("explain", "run", "--example", "test:1", "--backbone", bert)
     assert example.exit_code == 0  # eval has embedded the data set of the run
     report = spacelite.report("run", progress=False)
     assert len(report.findings.parts) == 2

@@ -10,9 +10,7 @@ from html import escape
 
 import numpy as np
 import pytest
-from conftest import NASTY_LABELS, refusal
-from spacelite_cli.app import app
-from typer.testing import CliRunner
+from conftest import NASTY_LABELS, invoke, refusal
 
 import spacelite
 from spacelite.backbones import model
@@ -147,11 +145,11 @@ def test_a_form_and_a_file_of_another_are_refused(report, report_dir, tmp_path):
     assert not list(tmp_path.iterdir())
     page = tmp_path / "page.html"
     there = ["report", "--cache-dir", str(report_dir), "--no-examples", "--out"]
-    refused = CliRunner().invoke(app, [*there, str(page), "--format", "text"])
+    refused = invoke(*there, page, "--format", "text")
     assert refused.exit_code == 1 and "is the name of a file of format html" in refused.stderr
     assert not list(tmp_path.iterdir())
     for name, begins in (("page.html", "<!doctype html>"), ("all.json", "{")):
-        written = CliRunner().invoke(app, [*there, str(tmp_path / name)])
+        written = invoke(*there, tmp_path / name)
         assert written.exit_code == 0 and f"{name} written" in written.stderr.replace("\n", "")
         assert (tmp_path / name).read_text().startswith(begins)
     assert json.loads((tmp_path / "all.json").read_text())["parts"]
@@ -216,7 +214,7 @@ def test_a_cache_of_another_folder_is_hinted_at(runs, tmp_path):
     said = refusal(spacelite.train, runs[0].record.cache, cache_dir=tmp_path)
     assert said.endswith("or name the folder that holds the cache with cache_dir")
     there = ["train", "--cache", runs[0].record.cache, "--cache-dir", str(tmp_path)]
-    assert CliRunner().invoke(app, there).stderr.rstrip().endswith("with --cache-dir")
+    assert invoke(*there).stderr.rstrip().endswith("with --cache-dir")
 
 
 # Progress.

@@ -8,10 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import WORDS, _xlnet_tokenizer, refusal, texts, wordpiece
-from spacelite_cli.app import app
+from conftest import WORDS, _xlnet_tokenizer, invoke, refusal, texts, wordpiece
 from test_architectures import save
-from typer.testing import CliRunner
 
 import spacelite
 from spacelite.backbones.plain_tokenizer import plain_tokenizer
@@ -336,7 +334,7 @@ def test_predictions_for_pairs(run, cache, bert, nli, tmp_path, caplog):
 
     def command(*arguments):
         options = ["--backbone", str(bert), "--cache-dir", str(cache.cache_dir)]
-        result = CliRunner().invoke(app, [*map(str, arguments), *options])
+        result = invoke(*arguments, *options)
         return result.exit_code, result.stdout, " ".join(result.stderr.split())
 
     first, second = pairs[0]

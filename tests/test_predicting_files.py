@@ -15,10 +15,8 @@ import numpy as np
 import processes
 import pyarrow as pa
 import pytest
-from conftest import WORDS, refusal
+from conftest import WORDS, invoke, refusal
 from pyarrow import parquet
-from spacelite_cli.app import app
-from typer.testing import CliRunner
 
 import spacelite
 from spacelite.backbones import files as backbone_files
@@ -35,19 +33,6 @@ TEXTS = [
     "bad\r",
 ]
 FORMS = ["csv", "tsv", "jsonl", "json", "parquet"]
-
-
-def spacelite_command(*arguments, **options):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments], **options)
-
-
-@pytest.fixture(scope="module")
-def run(bert, reviews, tmp_path_factory):
-    cache = spacelite.embed(
-        str(reviews), backbone=str(bert), cache_dir=tmp_path_factory.mktemp("run"), device="cpu",
-        progress=False,
-    )  # fmt: skip
-    return spacelite.train(cache, head="logreg", pooling="mean", progress=False)[0]
 
 
 @pytest.fixture(scope="module")
@@ -154,17 +139,17 @@ def test_the_command_writes_and_prints_the_same(run, tmp_path):
     given = write(tmp_path / "posts.csv", rows_of(TEXTS))
     there = ["predict", run.id, "--file", given, "--cache-dir", run.cache_dir]
     there += ["--backbone", run.backbone]
-    done = spacelite_command(*there, "--out", tmp_path / "out.csv")
+    done = invoke(*there, "--out", tmp_path / "out.csv")
     assert done.exit_code == 0, done.output
     assert "posts.csv: the texts are column 'text'" in done.stderr
     assert "5 texts classified, written to" in done.stdout
-    assert spacelite_command(*there, "--csv").stdout_bytes == (tmp_path / "out.csv").read_bytes()
-    spacelite_command(*there, "--out", tmp_path / "out.jsonl")
-    printed = json.loads(spacelite_command(*there, "--json").stdout)
+    assert invoke(*there, "--csv").stdout_bytes == (tmp_path / "out.csv").read_bytes()
+    invoke(*there, "--out", tmp_path / "out.jsonl")
+    printed = json.loads(invoke(*there, "--json").stdout)
     assert printed == read(tmp_path / "out.jsonl")
-    counts = json.loads(spacelite_command(*there, "--out", tmp_path / "o.csv", "--json").stdout)
+    counts = json.loads(invoke(*there, "--out", tmp_path / "o.csv", "--json").stdout)
     assert counts["texts"] == 5 and counts["path"] == str(tmp_path / "o.csv")
-    assert "fine" in spacelite_command(*there).stdout  # the table
+    assert "fine" in invoke(*there).stdout  # the table
 
 
 def test_semicolons_are_detected_and_a_plain_file_is_a_text_per_line(run, tmp_path):
@@ -270,9 +255,7 @@ def test_bad_files_are_refused_in_one_line_before_anything_runs(
     (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     there = ["--cache-dir", run.cache_dir, "--backbone", run.backbone]
     file = tmp_path / name
-    done = spacelite_command(
-        "predict", run.id, "--file", file, "--out", tmp_path / "out.csv", *there
-    )
+    done = invoke("predict", run.id, "--file", file, "--out", tmp_path / "out.csv", *there)
     assert done.exit_code == 1 and done.stdout == "" and done.stderr.count("error: ") == 1
     assert words in done.stderr.splitlines()[-1], done.stderr
     assert [path.name for path in tmp_path.iterdir()] == [name]
@@ -292,7 +275,7 @@ def test_arguments_that_cannot_be_met_are_refused(run, tmp_path):
     lines.write_text("good\n")
 
     def refused(*arguments):
-        done = spacelite_command("predict", run.id, *arguments, "--cache-dir", run.cache_dir,
+        done = invoke("predict", run.id, *arguments, "--cache-dir", run.cache_dir,
                                  "--backbone", run.backbone)  # fmt: skip
         assert done.exit_code == 1 and done.stdout == ""
         return done.stderr.splitlines()[-1]
@@ -306,7 +289,7 @@ def test_arguments_that_cannot_be_met_are_refused(run, tmp_path):
         "--file", lines, "--text-column", "text"
     )
     assert "name one with --text-column" in refused("--file", file, "--text-column", "none")
-    assert "looks like a csv table" in spacelite_command(
+    assert "looks like a csv table" in invoke(
         "predict", run.id, "--cache-dir", run.cache_dir, input="text,label\ngood,1\n"
     ).stderr  # fmt: skip
     assert file.read_text() == write(file, rows_of(TEXTS)).read_text()
@@ -538,7 +521,7 @@ def test_the_text_column_of_the_run_s_data_is_remembered(form, bert, tmp_path, c
     assert predict(file)[1] == said
     file = write(tmp_path / f"lacks.{form}", [{"id": 1, "text": "good film"}])
     assert predict(file)[1] == [f"lacks.{form}: the texts are column 'text'"]
-    result = spacelite_command(
+    result = invoke(
         "predict", run.id, "--file", tmp_path / f"new.{form}", "--json", "--cache-dir",
         tmp_path / "cache", "--backbone", bert,
     )  # fmt: skip

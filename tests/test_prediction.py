@@ -12,10 +12,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import embed, refusal, save_backbone, train_and_save
+from conftest import embed, invoke, refusal, save_backbone, train_and_save
 from safetensors.torch import load_file
-from spacelite_cli.app import app
-from typer.testing import CliRunner
 
 from spacelite import files, heads
 from spacelite.cache.store import Cache
@@ -31,10 +29,6 @@ HEADS = [
     heads.config("linear", pooling="pooler", learning_rate=0.05),
     heads.config("logreg", pooling="mean"),
 ]
-
-
-def spacelite(*arguments, **options):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments], **options)
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +115,7 @@ def test_the_commands_name_the_option_for_the_backbone(command, place, bert, tmp
             shutil.copytree(saved[0].folder, copied)
             files.write_json(copied / "run.json", content)
             there[1] = copied
-        result = spacelite(*there, *options)
+        result = invoke(*there, *options)
         assert result.exit_code == 1 and result.stdout == ""
         assert result.stderr.startswith(f"error: {words}") and result.stderr.count("\n") == 1
         assert "with --backbone" in result.stderr
@@ -133,22 +127,22 @@ def test_texts_from_arguments_a_file_and_standard_input_are_the_same(place, bert
     command = ["predict", saved[0].id, "--backbone", bert, "--cache-dir", folder]
     file = tmp_path / "texts.txt"
     file.write_bytes("\r\n".join(texts).encode("utf-8-sig") + b"\r\n")
-    one = spacelite(*command, *texts, "--json")
+    one = invoke(*command, *texts, "--json")
     assert one.exit_code == 0, one.output
     rows = json.loads(one.stdout)
     assert [row["text"] for row in rows] == texts
     for row in rows:
         assert row["label"] == max(row["probabilities"], key=row["probabilities"].get)
-    assert spacelite(*command, "--file", file, "--json").stdout == one.stdout
+    assert invoke(*command, "--file", file, "--json").stdout == one.stdout
     lines = "\n".join(texts)
-    assert spacelite(*command, "--json", input=lines).stdout == one.stdout
-    table = list(csv.DictReader(io.StringIO(spacelite(*command, "--csv", input=lines).stdout)))
+    assert invoke(*command, "--json", input=lines).stdout == one.stdout
+    table = list(csv.DictReader(io.StringIO(invoke(*command, "--csv", input=lines).stdout)))
     assert [row["text"] for row in table] == texts
     for line, row in zip(table, rows, strict=True):
         assert line["label"] == row["label"]
         probabilities = {name: float(line[name]) for name in ("0", "1")}
         assert probabilities == pytest.approx(row["probabilities"], rel=1e-5)
-    shown = spacelite(*command, *texts, env={"COLUMNS": "60"})
+    shown = invoke(*command, *texts, env={"COLUMNS": "60"})
     assert "good film, well acted" in shown.stdout and "Probability" in shown.stdout
 
 
@@ -165,7 +159,7 @@ def test_texts_from_arguments_a_file_and_standard_input_are_the_same(place, bert
 )
 def test_bad_input_is_refused_in_one_line(arguments, content, words, place):
     folder, _, saved = place
-    result = spacelite("predict", saved[0].id, *arguments, "--cache-dir", folder, input=content)
+    result = invoke("predict", saved[0].id, *arguments, "--cache-dir", folder, input=content)
     assert result.exit_code == 1 and result.stdout == ""
     assert result.stderr.startswith("error: ") and words in result.stderr
     assert result.stderr.count("\n") == 1
@@ -182,14 +176,14 @@ def test_several_labels_have_a_probability_each(bert, tmp_path):
     for split in ("train", "validation", "test"):
         (tmp_path / "data" / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
     there = ["--cache-dir", tmp_path]
-    spacelite("embed", "--backbone", bert, "--dataset", tmp_path / "data", *there)
-    spacelite("train", "--head", "logreg", "--pooling", "mean", *there)
+    invoke("embed", "--backbone", bert, "--dataset", tmp_path / "data", *there)
+    invoke("train", "--head", "logreg", "--pooling", "mean", *there)
     command = ["predict", "logreg", "good film", "bad plot", "--backbone", bert, *there]
-    good, bad = json.loads(spacelite(*command, "--json").stdout)
+    good, bad = json.loads(invoke(*command, "--json").stdout)
     assert "fine" in good["labels"] and bad["labels"] == []
     assert good["probabilities"]["fine"] > 0.7 > 0.3 > bad["probabilities"]["fine"]
-    assert spacelite(*command, "--csv").stdout.startswith("text,labels,unknown,fine,long\n")
-    assert "–" in spacelite(*command).stdout
+    assert invoke(*command, "--csv").stdout.startswith("text,labels,unknown,fine,long\n")
+    assert "–" in invoke(*command).stdout
 
 
 @pytest.mark.parametrize("command", ["predict", "explain"])
@@ -197,7 +191,7 @@ def test_what_is_not_read_is_said(command, place, bert):
     folder, _, saved = place
     there = ["--backbone", bert, "--cache-dir", folder, "--json"]
     long = "good film " * 200
-    result = spacelite(command, saved[0].id, long, *there)
+    result = invoke(command, saved[0].id, long, *there)
     assert "1 of 1 text is longer than 256 tokens: the rest is ignored" in result.stderr
     json.loads(result.stdout)
-    assert "longer" not in spacelite(command, saved[0].id, "good film", *there).stderr
+    assert "longer" not in invoke(command, saved[0].id, "good film", *there).stderr

@@ -5,13 +5,11 @@ not depend."""
 import json
 
 import pytest
-from conftest import _xlnet_tokenizer, wordpiece, write_dataset
-from spacelite_cli.app import app
-from typer.testing import CliRunner
+from conftest import _xlnet_tokenizer, invoke, wordpiece, write_dataset
 
 
 def spacelite(*arguments):
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    result = invoke(*arguments)
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout)
 

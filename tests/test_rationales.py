@@ -11,11 +11,9 @@ import pandas as pd
 import pytest
 import torch
 import transformers
-from conftest import WORDS, embed, refusal, train_and_save, write_dataset
+from conftest import WORDS, embed, invoke, refusal, train_and_save, write_dataset
 from safetensors.numpy import load_file
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve
-from spacelite_cli.app import app
-from typer.testing import CliRunner
 
 import spacelite
 from spacelite import heads
@@ -33,7 +31,7 @@ FIGURES = [*study.FIGURES]
 
 
 def cli(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return invoke(*arguments)
 
 
 def mask(*values):

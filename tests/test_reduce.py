@@ -7,12 +7,10 @@ import shutil
 import h5py
 import numpy as np
 import pytest
-from conftest import refusal, texts
+from conftest import invoke, refusal, texts
 from sklearn.decomposition import PCA
-from spacelite_cli.app import app
 from test_embedding import digest, plain, run
 from test_store import flip_byte
-from typer.testing import CliRunner
 
 import spacelite
 from spacelite.cache import filling
@@ -326,7 +324,7 @@ def test_the_pooler_is_refused_and_studies_work(trained):
 
 def test_the_command_line_reduces_and_says_so(bert, reviews, tmp_path):
     def command(*arguments):
-        done = CliRunner().invoke(app, [*map(str, arguments), "--cache-dir", str(tmp_path)])
+        done = invoke(*arguments, "--cache-dir", tmp_path)
         return done.exit_code, " ".join(done.output.split())
 
     embed = ("embed", "--backbone", bert, "--dataset", reviews)

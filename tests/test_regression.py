@@ -6,13 +6,11 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import in_memory, refusal
+from conftest import in_memory, invoke, refusal
 from scipy import stats
 from scipy.sparse import csr_array
 from sklearn import metrics as sk
 from sklearn.linear_model import Ridge
-from spacelite_cli.app import app
-from typer.testing import CliRunner
 
 import spacelite
 from spacelite import files, heads
@@ -68,10 +66,10 @@ def there(bert, tmp_path_factory):
     """A folder of caches with a cache of reviews, embedded from a csv file by the command line."""
     folder = tmp_path_factory.mktemp("regression")
     path = write(folder / "reviews.csv", reviews())
-    result = CliRunner().invoke(app, [
-        "embed", "--backbone", str(bert), "--dataset", str(path), "--test-fraction", "0.2",
-        "--dtype", "float32", "--device", "cpu", "--cache-dir", str(folder / "cache"),
-    ])  # fmt: skip
+    result = invoke(
+        "embed", "--backbone", bert, "--dataset", path, "--test-fraction", "0.2",
+        "--dtype", "float32", "--device", "cpu", "--cache-dir", folder / "cache",
+    )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "are numbers, which heads learn to predict (--task regression)" in result.stderr
     assert "score (train): " in result.stdout and ", standard deviation " in result.stdout
@@ -238,12 +236,12 @@ def test_ridge_with_weights_and_held_out_logits_equals_scikit_learn(dense):
 def test_from_training_to_report(there, cache, bert, with_baselines):
     """Trained heads predict in the unit of the labels, better than the mean, and reports say so."""
     labels = cache.splits["test"].labels
-    done = CliRunner().invoke(app, [
+    done = invoke(
         "train", "--head", "linear,space,mlp,additive", "--pooling", "mean", "--epochs", "20",
         "--blocks", "layers+ngrams+space",
         "--batch-size", "32", "--lr", "0.02", "--seeds", "2", "--patience", "20",
-        "--cache-dir", str(there), "--cache", cache.name,
-    ])  # fmt: skip
+        "--cache-dir", there, "--cache", cache.name,
+    )  # fmt: skip
     assert done.exit_code == 0, done.output
     mean = cache.splits["train"].labels.mean()
     rmse, mae = (
@@ -255,7 +253,7 @@ def test_from_training_to_report(there, cache, bert, with_baselines):
         f"{mae:.3f} on test."
     )
     assert note in " ".join(done.stdout.split())
-    listed = CliRunner().invoke(app, ["runs", "list", "--cache-dir", str(there), "--json"])
+    listed = invoke("runs", "list", "--cache-dir", there, "--json")
     rows = [row for row in json.loads(listed.stdout) if row["settings"].get("C") != 0.1]
     assert {row["head"] for row in rows} == {"linear", "space", "mlp", "additive", "ridge", "tfidf"}
     for row in rows:
@@ -276,12 +274,12 @@ def test_from_training_to_report(there, cache, bert, with_baselines):
             of = run.record.settings
             assert (of["monitor"], of["loss"]) == ("rmse", "squared")
     report = ["report", "--cache-dir", str(there)]
-    shown = CliRunner().invoke(app, report, env={"COLUMNS": "160"})
+    shown = invoke(*report, env={"COLUMNS": "160"})
     text = " ".join(shown.stdout.split())
     assert shown.exit_code == 0 and "RMSE" in text and note in text
     for sentence in ("No head beats the best baseline", " in RMSE (95% interval", " in MAE (95%"):
         assert sentence in text
-    whole = CliRunner().invoke(app, [*report, "--format", "markdown", "--backbone", str(bert)])
+    whole = invoke(*report, "--format", "markdown", "--backbone", bert)
     assert whole.exit_code == 0, whole.output
     assert "Which labels are confused" not in whole.stdout and "accuracy" not in whole.stdout
     for part in ("How sure the figures are", "Curves", "raise and lower the pred", "largest err"):
@@ -407,7 +405,7 @@ def test_what_needs_classes_is_refused(there, cache, ridge):
         ["runs", "show", ridge.id, "--threshold", "score=0.5"],
         ["eval", ridge.id, "--dataset", "demo"],
     ):
-        result = CliRunner().invoke(app, [*command, "--cache-dir", str(there)])
+        result = invoke(*command, "--cache-dir", there)
         assert result.exit_code == 1 and result.stderr.startswith("error: "), result.output
         assert "this is a bug" not in result.stderr and result.stderr.count("\n") == 1
     mapped = ["eval", ridge.id, "--dataset", str(there.parent / "reviews.csv"), "--map", "a=b"]
@@ -442,23 +440,23 @@ def test_predictions_are_numbers(there, ridge, bert, tmp_path, cache):
     assert total == pytest.approx(explained.logits[0]) == pytest.approx(expected, rel=1e-4)
     page = tmp_path / "explained.html"
     told = ["explain", ridge.id, text, "--cache-dir", str(there), "--backbone", str(bert)]
-    shown = CliRunner().invoke(app, told)
+    shown = invoke(*told)
     assert shown.exit_code == 0 and "add up to the prediction to within" in shown.stdout
-    assert CliRunner().invoke(app, [*told, "--html", str(page)]).exit_code == 0
+    assert invoke(*told, "--html", page).exit_code == 0
     assert "add up to the prediction" in (shown := page.read_text())
     assert "the logit" not in shown and "Probability" not in shown
-    printed = CliRunner().invoke(app, [*command, text])
+    printed = invoke(*command, text)
     assert printed.exit_code == 0 and f"{expected:.4g}"[:4] in printed.stdout
     source = write(tmp_path / "new.csv", [(text, 1)], ("text", "other"))
     for suffix in (".csv", ".parquet", ".jsonl"):
         out = tmp_path / f"out{suffix}"
-        done = CliRunner().invoke(app, [*command, "--file", str(source), "--out", str(out)])
+        done = invoke(*command, "--file", source, "--out", out)
         assert done.exit_code == 0 and "score of 1 text" in done.stdout, done.output
     with (tmp_path / "out.csv").open() as file:
         (row,) = csv.DictReader(file)
     assert float(row["value"]) == pytest.approx(expected, rel=1e-4)
     assert [*row] == ["text", "other", "value", "unknown"]
-    told = CliRunner().invoke(app, [*command, text, "--csv"])
+    told = invoke(*command, text, "--csv")
     assert told.stdout.splitlines()[0] == "text,value,unknown"
 
 

@@ -9,16 +9,14 @@ import numpy as np
 import pandas as pd
 import processes
 import pytest
-from conftest import WORDS, refusal
+from conftest import WORDS, invoke, refusal
 from sklearn.base import clone, is_regressor
 from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
-from spacelite_cli.app import app
 from starlette.testclient import TestClient
-from typer.testing import CliRunner
 
 import spacelite
 from spacelite import (
@@ -74,9 +72,7 @@ def runs(options):
 @pytest.fixture
 def command(options):
     def run(*words, code=0):
-        result = CliRunner().invoke(
-            app, [*map(str, words), "--cache-dir", str(options["cache_dir"])]
-        )
+        result = invoke(*words, "--cache-dir", options["cache_dir"])
         assert result.exit_code == code, result.output
         return result
 

@@ -5,9 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import refusal, save_backbone, write_dataset
-from spacelite_cli.app import app
-from typer.testing import CliRunner
+from conftest import invoke, refusal, save_backbone, write_dataset
 
 from spacelite import paper
 from spacelite.cache import embedding
@@ -17,10 +15,6 @@ from spacelite.paper.reproduction import ReproduceOptions, reproduce
 from spacelite.reports.analysis import groups, published
 from spacelite.runs import store as runs
 from spacelite.training import loop
-
-
-def spacelite(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")
@@ -145,10 +139,10 @@ def test_a_report_finds_the_same_figures_among_the_runs(outcomes, options):
 def test_the_command_prints_all_rows(options):
     there = ["--backbone", options.backbone, "--seeds", 2, "--data-dir", options.data_dir,
              "--cache-dir", options.cache_dir]  # fmt: skip
-    result = spacelite("reproduce", *there)
+    result = invoke("reproduce", *there)
     assert result.exit_code == 0, result.output
     assert result.stdout.count("published,") == 26
-    one = json.loads(spacelite("reproduce", "--table", "imdb-xlnet-5", "--json", *there).stdout)
+    one = json.loads(invoke("reproduce", "--table", "imdb-xlnet-5", "--json", *there).stdout)
     assert len(one) == 1 and len(one[0]["rows"]) == 6
     assert "choose one of bert-base, imdb-distilbert-5" in refusal(reproduce, "none", options)
 
@@ -161,7 +155,7 @@ def test_options_that_cannot_be_are_refused_at_once(wrong, options):
     message = refusal(reproduce, None, replace(options, **wrong))
     assert message.startswith(f"{name}={value}: ")
     option = "--" + name.replace("_", "-")
-    result = spacelite("reproduce", option, value, "--cache-dir", options.cache_dir)
+    result = invoke("reproduce", option, value, "--cache-dir", options.cache_dir)
     assert result.exit_code == 1 and result.stderr.startswith(f"error: {option} {value}: ")
     assert result.stderr.count("\n") == 1
 
@@ -220,7 +214,7 @@ def test_backbones_that_cannot_be_had_leave_their_rows_empty_and_say_why(
     there = ["--cache-dir", tmp_path, "--data-dir", data_dir, "--seeds", 1]
     folder = save_backbone("distilbert", tmp_path / "distilbert-base-cased")
     monkeypatch.chdir(folder.parent)  # the only published backbone that lies here
-    result = spacelite("reproduce", *there)
+    result = invoke("reproduce", *there)
     assert result.exit_code == 1
     measured = [outcome for outcome in paper.published() if "distilbert" in outcome.backbone]
     assert result.stderr.splitlines()[-1].startswith(

@@ -7,11 +7,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import refusal
+from conftest import invoke, refusal
 from spacelite_cli.app import app
 from spacelite_cli.options import option
 from typer.main import get_command
-from typer.testing import CliRunner
 
 import spacelite
 from spacelite.api.results import EmbeddedDataset
@@ -24,10 +23,6 @@ def cache(cache_path, tmp_path):
     return EmbeddedDataset(cache_path, tmp_path)
 
 
-def spacelite_command(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
 @pytest.fixture
 def train(cache_path, tmp_path):
     """The command, on a cache, without anything but one head."""
@@ -35,7 +30,7 @@ def train(cache_path, tmp_path):
 
     def run(*options, head="linear"):
         short = ["--head", head, "--epochs", 1, "--json"]
-        return spacelite_command("train", *there, *short, *options)
+        return invoke("train", *there, *short, *options)
 
     return run
 
@@ -93,14 +88,14 @@ def test_commands_take_seeds_in_both_forms(train):
         assert done.exit_code == 0, done.output
         assert [run["settings"]["seed"] for run in json.loads(done.stdout)] == seeds
     for command in ("train", "demo", "reproduce"):
-        refused = spacelite_command(command, "--seeds", "1,1")
+        refused = invoke(command, "--seeds", "1,1")
         assert refused.exit_code == 1
         assert "error: --seeds 1,1: seed 1 is listed twice" in refused.stderr
 
 
 def test_help_says_what_both_forms_mean():
     for command in ("train", "demo", "reproduce"):
-        said = " ".join(spacelite_command(command, "--help").output.split())
+        said = " ".join(invoke(command, "--help").output.split())
         assert "3 means seeds 0, 1 and 2; 1,7,42 means these three" in said
 
 
@@ -114,7 +109,7 @@ def test_names_that_other_libraries_use_are_options(train):
         0.001, 5, 2, 16,
     ]  # fmt: skip
     for command in ("embed", "reproduce"):
-        limited = spacelite_command(command, "--max-samples", "x")
+        limited = invoke(command, "--max-samples", "x")
         assert "Invalid value for '--limit'" in limited.output
 
 
@@ -143,15 +138,15 @@ def test_every_other_name_leads_to_an_option():
     ],
 )
 def test_a_wrong_option_says_what_to_write(arguments, said):
-    done = spacelite_command(*arguments)
+    done = invoke(*arguments)
     assert done.exit_code == 2
     assert said in " ".join(done.output.split())
 
 
 def test_options_after_two_dashes_and_of_groups_stay_as_they_are(tmp_path):
-    listed = spacelite_command("cache", "list", "--json", "--cache-dir", tmp_path)
+    listed = invoke("cache", "list", "--json", "--cache-dir", tmp_path)
     assert json.loads(listed.stdout) == []
-    done = spacelite_command("predict", "--cache-dir", tmp_path, "--", "x", "--limit")
+    done = invoke("predict", "--cache-dir", tmp_path, "--", "x", "--limit")
     assert "No such option" not in done.output
 
 
@@ -229,7 +224,7 @@ def test_train_says_how_long_it_took(cache_path, tmp_path, monkeypatch):
     command = sys.modules["spacelite_cli.train"]
     monkeypatch.setattr(command, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     there = ["--cache", cache_path, "--cache-dir", tmp_path]
-    done = spacelite_command("train", *there, "--head", "linear", "--epochs", 1)
+    done = invoke("train", *there, "--head", "linear", "--epochs", 1)
     assert "1 head trained in 65.4 s" in done.stdout, done.output
 
 

@@ -11,12 +11,10 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from conftest import refusal, save_backbone, train_and_save
+from conftest import invoke, refusal, save_backbone, train_and_save
 from safetensors.torch import load_file, save_file
-from spacelite_cli.app import app
 from test_embedding import plain, run
 from test_layers import command
-from typer.testing import CliRunner
 
 from spacelite import heads
 from spacelite.backbones.model import Backbone
@@ -463,9 +461,7 @@ def test_estimators_warn_of_it_too(dominated, caplog):
 
 def test_the_command_says_it_in_its_own_words(dominated, reviews, tmp_path):
     there = ["--dataset", str(reviews), "--device", "cpu", "--cache-dir", str(tmp_path)]
-    done = CliRunner().invoke(
-        app, ["embed", "--backbone", str(dominated), "--dtype", "int8", *there]
-    )
+    done = invoke("embed", "--backbone", dominated, "--dtype", "int8", *there)
     assert done.exit_code == 0
     assert "int8: error of each dimension relative to its deviation: median " in done.stderr
     assert "heads may be less accurate; use --dtype float16" in done.stderr

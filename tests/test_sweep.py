@@ -10,11 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import refusal, texts, write_dataset
+from conftest import invoke, refusal, texts, write_dataset
 from scipy.stats import t as student
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
-from typer.testing import CliRunner
 
 import spacelite
 from spacelite import heads
@@ -364,10 +363,9 @@ def test_bad_settings(given, said, dataset):
 
 
 def test_commands(found, folder, dataset, tmp_path):
-    from spacelite_cli.app import app
 
     def command(*arguments):
-        return CliRunner().invoke(app, [*map(str, [*arguments, "--cache-dir", folder])])
+        return invoke(*[*arguments, "--cache-dir", folder])
 
     of = ["--cache", dataset.name]
     plain = command("sweep", *of, "--out", tmp_path / "probes.csv")

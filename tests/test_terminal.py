@@ -9,7 +9,7 @@ import sys
 
 import processes
 import pytest
-from conftest import WORDS, refusal
+from conftest import WORDS, invoke, refusal
 from rich.text import Text
 from spacelite_cli import console
 from spacelite_cli.app import app
@@ -72,7 +72,7 @@ def hostile(bert, tmp_path_factory):
     done = []
     for arguments in commands:
         words = [str(argument) for argument in arguments]
-        done.append((arguments, CliRunner().invoke(app, words, env={"COLUMNS": "500"})))
+        done.append((arguments, invoke(*words, env={"COLUMNS": "500"})))
     return done
 
 
@@ -237,7 +237,7 @@ def test_paths_and_ids_are_whole_on_narrow_terminals(bert, reviews, tmp_path):
     narrow = {"COLUMNS": "40"}
 
     def run(*arguments):
-        done = CliRunner().invoke(app, [str(argument) for argument in arguments], env=narrow)
+        done = invoke(*arguments, env=narrow)
         assert done.exit_code == 0, done.output
         return done.stdout
 
@@ -265,15 +265,6 @@ def test_paths_and_ids_are_whole_on_narrow_terminals(bert, reviews, tmp_path):
 # Arguments of predict.
 
 
-@pytest.fixture(scope="module")
-def run(bert, reviews, tmp_path_factory):
-    cache = spacelite.embed(
-        str(reviews), backbone=str(bert), cache_dir=tmp_path_factory.mktemp("run"), device="cpu",
-        progress=False,
-    )  # fmt: skip
-    return spacelite.train(cache, head="logreg", progress=False)[0]
-
-
 @pytest.mark.parametrize("value", [0, -1, 2.5, "10", True])
 def test_tokens_per_batch_is_a_whole_number_of_at_least_1(run, value):
     for call in (run.predict, prediction.Predictor):
@@ -284,10 +275,10 @@ def test_tokens_per_batch_is_a_whole_number_of_at_least_1(run, value):
 
 def test_predict_refuses_it_on_the_command_line_too(run):
     there = ["predict", run.id, "film", "--cache-dir", str(run.cache_dir)]
-    done = CliRunner().invoke(app, [*there, "--tokens-per-batch", "0"])
+    done = invoke(*there, "--tokens-per-batch", "0")
     assert done.exit_code == 1
     assert done.stderr == "error: --tokens-per-batch 0: give a whole number of at least 1\n"
-    assert CliRunner().invoke(app, [*there, "--tokens-per-batch", "many"]).exit_code == 2
+    assert invoke(*there, "--tokens-per-batch", "many").exit_code == 2
 
 
 def test_what_is_no_text_is_refused_with_the_way_out(run, tmp_path, monkeypatch):
@@ -304,9 +295,7 @@ def test_what_is_no_text_is_refused_with_the_way_out(run, tmp_path, monkeypatch)
     assert refusal(run.predict, file).startswith(f"{file} is a file: read it and give its texts")
     assert refusal(run.predict, "texts.txt").startswith("texts.txt is a file: read it")
     assert len(run.predict(["texts.txt"], progress=False)) == 1
-    done = CliRunner().invoke(
-        app, ["predict", run.id, "texts.txt", "--cache-dir", str(run.cache_dir)]
-    )
+    done = invoke("predict", run.id, "texts.txt", "--cache-dir", run.cache_dir)
     assert done.exit_code == 1 and "give --file texts.txt to classify its texts" in done.stderr
 
 
@@ -327,9 +316,9 @@ def test_a_label_below_the_minimum_is_not_given(run):
     assert str(some).endswith(note) and "–" in str(some)
     there = ["predict", run.id, *texts, "--cache-dir", str(run.cache_dir)]
     there += ["--backbone", run.backbone, "--min-probability", repr(limit)]
-    shown = CliRunner().invoke(app, there).stdout
+    shown = invoke(*there).stdout
     assert note in shown and " – " in shown
-    done = CliRunner().invoke(app, [*there, "--csv"])
+    done = invoke(*there, "--csv")
     assert note in " ".join(done.stderr.split())
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
     assert [row["label"] for row in rows] == [given["label"] or "" for given in some]
@@ -373,10 +362,7 @@ def many_settings(cache_path, tmp_path_factory):
         "--blocks", "ngrams,ngrams+space", "--max-ngram", "2,3", "--ensemble", "1,2", "--lr",
         "0.001,0.01", "--weight-decay", "0,0.01", "--latent", "2,3",
     ]  # fmt: skip
-    return [
-        CliRunner().invoke(app, command, **options).stdout
-        for command in (train, ["report", *there])
-    ]
+    return [invoke(*command, **options).stdout for command in (train, ["report", *there])]
 
 
 def test_every_figure_has_its_place_at_80_columns(many_settings):

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import processes
 import pytest
-from conftest import refusal, texts
+from conftest import invoke, refusal, texts
 from sklearn.model_selection import GridSearchCV, cross_val_score
 
 import spacelite
@@ -369,12 +369,10 @@ def test_a_changed_backbone_has_another_store(tmp_path, bert):
 
 
 def test_stores_are_listed_and_removed(bert, tmp_path):
-    from spacelite_cli.app import app
-    from typer.testing import CliRunner
 
     Encoder(backbone=str(bert), cache_dir=tmp_path).encode(["a good film", "a bad film"])
     (store,) = encoding.stores(tmp_path)
-    run = lambda *words: CliRunner().invoke(app, ["cache", *words, "--cache-dir", str(tmp_path)])  # noqa: E731
+    run = lambda *words: invoke("cache", *words, "--cache-dir", tmp_path)  # noqa: E731
     assert f"{store.folder.name}: 2 texts of estimators" in run("list").output
     assert "removed" in run("remove", store.folder.name, "--yes").output
     assert not store.folder.exists() and "texts of" not in run("list").output

@@ -4,11 +4,9 @@ import json
 
 import numpy as np
 import pytest
-from conftest import refusal, texts, write_dataset
+from conftest import invoke, refusal, texts, write_dataset
 from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score
-from spacelite_cli.app import app
-from typer.testing import CliRunner
 
 import spacelite
 from spacelite import files
@@ -315,7 +313,7 @@ def test_three_labels_of_which_a_text_has_one_have_no_threshold(tmp_path, bert):
 
 def test_the_commands_show_thresholds(cache, tmp_path, bert):
     def spacelite_command(*arguments):
-        done = CliRunner().invoke(app, [*map(str, arguments), "--cache-dir", str(tmp_path)])
+        done = invoke(*arguments, "--cache-dir", tmp_path)
         assert done.exit_code == 0, done.output
         return done
 
@@ -337,7 +335,7 @@ def test_the_commands_show_thresholds(cache, tmp_path, bert):
     assert shown["thresholds"] == {label: value}
     predicted = spacelite_command("predict", "sharp", "a good film", *model, "--json")
     assert json.loads(predicted.stdout)[0]["thresholds"] == {label: value}
-    refused = CliRunner().invoke(app, ["train", *map(str, there), "--threshold", "recall"])
+    refused = invoke("train", *there, "--threshold", "recall")
     assert refused.exit_code == 1 and "--threshold recall: it is highest" in refused.stderr
     plain = spacelite_command("predict", "sharp", "a good film", *model)
     assert f"Decided by the run's threshold: {label} above {value:.4f}." in plain.stdout
@@ -525,7 +523,7 @@ def test_the_commands_reach_a_wished_figure(noisy, bert, tmp_path):
     there = ["--cache-dir", str(run.cache_dir)]
 
     def output(*arguments, code=0):
-        done = CliRunner().invoke(app, [*map(str, arguments), *there])
+        done = invoke(*arguments, *there)
         assert done.exit_code == code, done.output
         return done.stdout if code == 0 else done.stderr
 

@@ -9,9 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import embed, train_and_save
-from spacelite_cli.app import app
-from typer.testing import CliRunner
+from conftest import embed, invoke, train_and_save
 
 from spacelite import heads
 from spacelite.cache import texts
@@ -258,10 +256,10 @@ def test_list_counts_the_file_and_remove_deletes_it(tmp_path, bert):
     beside = [one for one in path.parent.iterdir() if not one.name.startswith(".")]
     assert side_file(path, "texts") in beside
     command = ["cache", "list", "--cache-dir", str(tmp_path), "--json"]
-    (listed,) = json.loads(CliRunner().invoke(app, command).stdout)
+    (listed,) = json.loads(invoke(*command).stdout)
     assert listed["bytes"] == sum(one.stat().st_size for one in beside)
     command = ["cache", "remove", path.stem, "--yes", "--cache-dir", str(tmp_path), "--json"]
-    (removed,) = json.loads(CliRunner().invoke(app, command).stdout)
+    (removed,) = json.loads(invoke(*command).stdout)
     assert removed["bytes"] == listed["bytes"]
     assert not [one for one in path.parent.iterdir() if not one.name.startswith(".")]
 

@@ -7,11 +7,9 @@ import logging
 
 import numpy as np
 import pytest
-from conftest import train_and_save
-from spacelite_cli.app import app
+from conftest import invoke, train_and_save
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
-from typer.testing import CliRunner
 
 import spacelite
 from spacelite import heads
@@ -22,11 +20,6 @@ from spacelite.cache.store import side_file
 from spacelite.reports.analysis import content
 from spacelite.runs import store as runs
 from spacelite.training.config import TrainingConfig
-
-
-def command(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
 
 SPLITS = {
     "train": (["good film", "bad film", "фильм 好 film", "the 好"], [1, 0, 0, 1]),
@@ -115,7 +108,7 @@ def test_the_report_says_it_and_a_damaged_file_beside_the_cache_is_as_none(forei
 def test_the_counts_go_with_the_cache(bert, tmp_path):
     cache = embed(SPLITS, bert, tmp_path)
     assert side_file(cache.path, "unknown").is_file()
-    assert command("cache", "remove", cache.name, "--yes", "--cache-dir", tmp_path).exit_code == 0
+    assert invoke("cache", "remove", cache.name, "--yes", "--cache-dir", tmp_path).exit_code == 0
     assert not list(cache.path.parent.glob("*.json"))
 
 
@@ -136,14 +129,14 @@ def test_predict_marks_texts_that_are_mostly_unknown(foreign, bert):
     assert str(predictions).endswith(note) and "67%  好 好 film" in str(predictions)
     assert note in predictions._repr_html_()
     there = ["predict", run.id, *TEXTS, "--backbone", bert, "--cache-dir", foreign.cache_dir]
-    shown = command(*there)
+    shown = invoke(*there)
     assert note in shown.stdout and "67%" in shown.stdout and "33%" not in shown.stdout
-    done = command(*there, "--json")
+    done = invoke(*there, "--json")
     assert [row["unknown"] for row in json.loads(done.stdout)] == pytest.approx(SHARES)
     assert note in " ".join(done.stderr.split())
-    table = list(csv.DictReader(io.StringIO(command(*there, "--csv").stdout)))
+    table = list(csv.DictReader(io.StringIO(invoke(*there, "--csv").stdout)))
     assert [float(row["unknown"]) for row in table] == pytest.approx(SHARES)
-    known = command(*there[:2], "a good film", *there[-4:])
+    known = invoke(*there[:2], "a good film", *there[-4:])
     assert "nknown" not in known.stdout
 
 
