@@ -377,19 +377,16 @@ def test_a_terminated_export_leaves_nothing_behind(runs, tmp_path, monkeypatch):
 
 
 def test_the_commands_push_and_pull(runs, hub, tmp_path, capsys):
-    from spacelite_cli.app import app
-    from typer.testing import CliRunner
 
     folder = str(runs[0].cache_dir)
-    run = CliRunner().invoke
-    done = run(app, ["push", "best", "owner/name", "--cache-dir", folder, "--dry-run", "--json"])
+    done = invoke("push", "best", "owner/name", "--cache-dir", folder, "--dry-run", "--json")
     assert json.loads(done.stdout)["files"]["README.md"] > 0
     assert json.loads(done.stdout)["address"] is None
-    done = run(app, ["push", "best", "owner/name", "--cache-dir", folder])
+    done = invoke("push", "best", "owner/name", "--cache-dir", folder)
     assert "pushed to http://127.0.0.1" in done.stdout.replace("\n", " ")
-    done = run(app, ["pull", "owner/name", "--cache-dir", str(tmp_path), "--name", "theirs"])
+    done = invoke("pull", "owner/name", "--cache-dir", tmp_path, "--name", "theirs")
     assert f"run {runs[0].id}, named theirs" in done.stdout.replace("\n", " ")
-    done = run(app, ["pull", "owner/name", "--cache-dir", str(tmp_path), "--json"])
+    done = invoke("pull", "owner/name", "--cache-dir", tmp_path, "--json")
     assert json.loads(done.stdout)["name"] == "theirs"
 
 

@@ -2,10 +2,9 @@
 
 import numpy as np
 import pytest
-import spacelite_cli.app as command
+from conftest import invoke
 from sklearn import metrics as sk
 from sklearn.dummy import DummyClassifier
-from typer.testing import CliRunner
 
 import spacelite
 from spacelite.cache.store import Cache
@@ -64,7 +63,7 @@ def test_train_and_report_say_it_also_of_transfers(bert, tmp_path):
 
     cache = embed("here", ["bad", "bad", "good", "bad"])
     there = ["--cache", cache.name, "--cache-dir", str(tmp_path), "--epochs", "1"]
-    done = CliRunner().invoke(command.app, ["train", "--head", "linear", *there])
+    done = invoke("train", "--head", "linear", *there)
     assert NOTE in done.stdout.splitlines()
     (run,) = runs.load_all(tmp_path)
     with Cache(embed("there", ["good", "good", "good", "bad"]).path) as other:

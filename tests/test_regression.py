@@ -409,16 +409,16 @@ def test_what_needs_classes_is_refused(there, cache, ridge):
         assert result.exit_code == 1 and result.stderr.startswith("error: "), result.output
         assert "this is a bug" not in result.stderr and result.stderr.count("\n") == 1
     mapped = ["eval", ridge.id, "--dataset", str(there.parent / "reviews.csv"), "--map", "a=b"]
-    result = CliRunner().invoke(app, [*mapped, "--cache-dir", str(there)])
+    result = invoke(*mapped, "--cache-dir", there)
     assert "its labels are numbers, and --map" in result.stderr, result.stderr
 
 
 def test_cache_info_says_where_numbers_lie(there, cache):
     command = ["cache", "info", cache.name, "--cache-dir", str(there)]
     labels = cache.splits["validation"].labels
-    said = CliRunner().invoke(app, command, terminal_width=200).stdout
+    said = invoke(*command, terminal_width=200).stdout
     assert f"score: {labels.min():g} to {labels.max():g}, mean " in said
-    of_splits = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)["splits"]
+    of_splits = json.loads(invoke(*command, "--json").stdout)["splits"]
     assert of_splits["validation"]["labels"] == {"score": len(labels)}
     assert of_splits["validation"]["spread"] == cache.task.spread(labels)
 

@@ -12,11 +12,9 @@ import numpy as np
 import pandas as pd
 import processes
 import pytest
-from conftest import embed, texts, write_dataset
-from spacelite_cli.app import app
+from conftest import embed, invoke, texts, write_dataset
 from test_embedding import digest, plain, run
 from test_store import byte_offset, flip_byte
-from typer.testing import CliRunner
 
 import spacelite
 from spacelite.backbones.model import Backbone
@@ -420,18 +418,17 @@ def test_the_command_says_what_was_there_and_removes_it_all(bert, tmp_path):
     first = write(tmp_path / "first.jsonl", rows(own[:40]))
     second = write(tmp_path / "second.jsonl", rows(own))
     there = ["--backbone", str(bert), "--device", "cpu", "--cache-dir", str(tmp_path / "cache")]
-    runner = CliRunner()
     for source in (first, second):
-        done = runner.invoke(app, ["embed", "--dataset", str(source), *there])
+        done = invoke("embed", "--dataset", source, *there)
         assert done.exit_code == 0, done.output
     assert "40 of 50 texts are there already: " in done.stderr
     assert "copied from tiny-bert--first-" in done.stderr
-    json_there = runner.invoke(app, ["embed", "--dataset", str(second), *there, "--json"])
+    json_there = invoke("embed", "--dataset", second, *there, "--json")
     assert json.loads(json_there.stdout)["copied"] == 0  # a hit
     write(second, rows(own[::-1]))
-    done = runner.invoke(app, ["embed", "--dataset", str(second), *there, "--json"])
+    done = invoke("embed", "--dataset", second, *there, "--json")
     assert json.loads(done.stdout)["copied"] == 50
-    shown = runner.invoke(app, ["cache", "info", json.loads(done.stdout)["name"], *there[-2:]])
+    shown = invoke("cache", "info", json.loads(done.stdout)["name"], *there[-2:])
     assert "copied" in shown.stdout and "50 texts" in shown.stdout
     for path in (tmp_path / "cache" / "embeddings").glob("*.h5"):
         remove(path)
