@@ -9,10 +9,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import embed, refusal, train_and_save
+from conftest import embed, invoke, refusal, train_and_save
 from scipy import stats
 from sklearn import metrics as sk
-from test_cli import spacelite
 from test_significance import crossed
 
 from spacelite import files, heads
@@ -521,7 +520,7 @@ def test_runs_without_predictions_are_named_and_the_rest_is_told(report_dir, tmp
     assert part.analysis.incomplete == [gone.record.system]
     assert gone.record.system not in {one.name for one in part.analysis.systems}
     assert len(part.section.rows) == len(part.analysis.systems) + 1
-    shown = " ".join(spacelite("report", "--cache-dir", tmp_path / "copy").stdout.split())
+    shown = " ".join(invoke("report", "--cache-dir", tmp_path / "copy").stdout.split())
     assert (
         f"{gone.record.system}: the predictions for single examples were not saved or are damaged, "
         "so comparisons and diagrams leave them out (train again)."

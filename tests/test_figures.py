@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 from conftest import invoke
 from spacelite_cli import console
-from spacelite_cli.app import app
 from test_regression_use import products
 
 import spacelite

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import NASTY_LABELS, refusal
+from conftest import NASTY_LABELS, invoke, refusal
 from markdown_it import MarkdownIt
-from test_cli import spacelite
 
 from spacelite.document import Cell, Line, Table, decimals, with_sign
 from spacelite.reports.document.sections import report_blocks
@@ -182,9 +181,9 @@ def test_many_labels_are_told_by_their_most_frequent_confusions(findings):
 )
 def test_forms_are_written_or_printed_alike(form, name, begins, report_dir, bert, tmp_path):
     there = ["report", "--cache-dir", report_dir, "--backbone", bert, "--format", form]
-    result = spacelite(*there)
+    result = invoke(*there)
     assert result.exit_code == 0 and result.stdout.startswith(begins)
-    written = spacelite(*there, "--out", tmp_path / "a" / "b")
+    written = invoke(*there, "--out", tmp_path / "a" / "b")
     assert written.stdout == "" and f"{name} written" in written.stderr.replace("\n", "")
     assert (tmp_path / "a" / "b" / name).read_text() == result.stdout
     assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == [name]
@@ -261,14 +260,14 @@ def test_what_cannot_be_is_refused(report_dir, tmp_path):
         (["--json", "--format", "html", "--out", tmp_path], "either --json or --format html"),
         (["--json", "--out", tmp_path], "--json prints"),
     ):
-        result = spacelite(*there, *options)
+        result = invoke(*there, *options)
         assert result.exit_code == 1 and said in result.stderr
         assert re.fullmatch(r"error: [^\n]+\n", result.stderr)
 
 
 def test_words_and_texts_can_be_left_out(report_dir, bert):
     there = ["report", "--cache-dir", report_dir, "--backbone", bert, "--format", "markdown"]
-    whole, without = (spacelite(*there, *more).stdout for more in ([], ["--no-examples"]))
+    whole, without = (invoke(*there, *more).stdout for more in ([], ["--no-examples"]))
     assert "Which words matter" in whole and "Which words matter" not in without
     assert "confident mistakes" not in without and "Which labels are confused" in without
 
@@ -277,7 +276,7 @@ def test_words_that_cannot_be_told_name_the_option_that_helps(report_dir, monkey
     """The library says `backbone=...`, the command `--backbone`."""
     absent = property(lambda record: None, lambda record, value: None)
     monkeypatch.setattr(RunRecord, "backbone_folder", absent, raising=False)  # as if it had moved
-    result = spacelite("report", "--cache-dir", report_dir, "--format", "markdown")
+    result = invoke("report", "--cache-dir", report_dir, "--format", "markdown")
     assert result.exit_code == 0 and "Which words matter" not in result.stdout
     warnings = [line for line in result.stderr.splitlines() if line.startswith("no words for ")]
     assert len(warnings) == 3
@@ -288,7 +287,7 @@ def test_words_that_cannot_be_told_name_the_option_that_helps(report_dir, monkey
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_findings_stand_under_the_table_in_the_terminal(width, report_dir):
-    result = spacelite("report", "--cache-dir", report_dir, env={"COLUMNS": str(width)})
+    result = invoke("report", "--cache-dir", report_dir, env={"COLUMNS": str(width)})
     shown = " ".join(result.stdout.split())
     assert "Each p is corrected by Holm's method for all 6 pairs" in shown
     assert re.search(r"(beats|is ahead).*95% interval", shown)

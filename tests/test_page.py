@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import NASTY_LABELS
+from conftest import NASTY_LABELS, invoke
 from PIL import Image
-from test_cli import spacelite
 
 from spacelite.document import Cell, Heading, Line, Paragraph, Table
 from spacelite.inference.explanation import Explanation, Word, concept_points
@@ -408,11 +407,11 @@ def test_explain_writes_a_page(browser, report_dir, bert, tmp_path):
     there = ["explain", run.id, "a good <b>film</b> was not boring", "--html", page,
              "--backbone", bert, "--cache-dir", report_dir]  # fmt: skip
     for folder in (tmp_path, "/"):
-        refused = spacelite(*there[:3], "--html", folder, "--cache-dir", report_dir)
+        refused = invoke(*there[:3], "--html", folder, "--cache-dir", report_dir)
         assert refused.exit_code == 1 and "is a folder: name a file" in refused.stderr
-    result = spacelite(*there)
+    result = invoke(*there)
     assert result.exit_code == 0 and "e.html written" in result.stderr.replace("\n", "")
-    told = json.loads(spacelite(*there, "--json").stdout)
+    told = json.loads(invoke(*there, "--json").stdout)
     with Visit(browser, page, 400, "dark") as visit:
         visit.draw_everything()
         assert visit.errors == [] and visit.requests == [f"file://{page}"]

@@ -8,8 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import embed, refusal, write_dataset
-from test_cli import spacelite as command
+from conftest import embed, invoke, refusal, write_dataset
 from test_report import run_with, sections_of
 from test_training import Interrupted, interrupt_after
 
@@ -581,7 +580,7 @@ def test_the_report_says_where_a_search_chose_on_the_figures_that_it_shows(bert,
 def test_the_command_prints_the_winner(cache_path, tmp_path):
     options = ["--cache", cache_path, "--cache-dir", tmp_path, "--head", "space", "--lr",
                "1e-3,1e-2", "--weight-decay", 0, "--epochs", 4, "--search"]  # fmt: skip
-    done = command("train", *options, env={"COLUMNS": "200"})
+    done = invoke("train", *options, env={"COLUMNS": "200"})
     assert done.exit_code == 0, done.output
     (run,) = runs.load_all(tmp_path)
     figure = run.record.metrics["validation"]["f1_macro"]
@@ -593,21 +592,21 @@ def test_the_command_prints_the_winner(cache_path, tmp_path):
     assert f"learning rate {run.head.learning_rate:g}" in line
     assert "1 head trained in" in done.stdout
     assert "search: 3 of 6 combinations go on after epoch 1 of 4; their macro F1 on" in done.stderr
-    printed = json.loads(command("train", *options, "--json").stdout)
+    printed = json.loads(invoke("train", *options, "--json").stdout)
     assert [each["id"] for each in printed] == [run.id] and printed[0]["search"]["tried"] == 6
-    assert command("report", "--cache-dir", tmp_path).exit_code == 0
+    assert invoke("report", "--cache-dir", tmp_path).exit_code == 0
 
 
 def test_the_command_tells_a_default_from_what_is_given(cache_path, tmp_path):
     there = ["--cache", cache_path, "--cache-dir", tmp_path, "--epochs", 1, "--head", "linear"]
-    refused = command("train", *there, "--lr", "2e-4", "--weight-decay", "0.01", "--search")
+    refused = invoke("train", *there, "--lr", "2e-4", "--weight-decay", "0.01", "--search")
     assert refused.exit_code == 1 and "error: --search: these settings make a single" in (
         refused.stderr
     )
     assert not (tmp_path / "runs").exists()
-    printed = json.loads(command("train", *there, "--lr", "2e-4", "--search", "--json").stdout)
+    printed = json.loads(invoke("train", *there, "--lr", "2e-4", "--search", "--json").stdout)
     assert printed[0]["search"]["settings"] == {"weight_decay": [0.0, 0.01]}
-    plain = json.loads(command("train", *there, "--json").stdout)
+    plain = json.loads(invoke("train", *there, "--json").stdout)
     assert plain[0]["search"] is None
     assert (plain[0]["settings"]["learning_rate"], plain[0]["settings"]["weight_decay"]) == (
         2e-4, 0.01,

@@ -5,9 +5,8 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import embed, refusal, write_dataset
+from conftest import embed, invoke, refusal, write_dataset
 from scipy import stats
-from test_cli import spacelite
 from test_report import run_with, sections_of
 
 import spacelite as library
@@ -409,10 +408,10 @@ def test_figures_of_another_split_stand_below():
 
 
 def test_the_command_takes_names_one_after_another(swept):
-    whole = spacelite("report", "--cache-dir", swept, "--json", "--dataset", "imdb")
+    whole = invoke("report", "--cache-dir", swept, "--json", "--dataset", "imdb")
     names = [row["system"] for row in json.loads(whole.stdout)["parts"][0]["section"]["rows"]]
     assert "logreg (mean)" in names
-    shown = spacelite("report", "--cache-dir", swept, "--compare", "linear (first)",
+    shown = invoke("report", "--cache-dir", swept, "--compare", "linear (first)",
                       "logreg (mean)", "--split", "validation")  # fmt: skip
     assert "on validation" in shown.stdout and "linear (first)" in shown.stdout
     assert "space" not in shown.stdout.split("spacelite report")[0].replace("spacelite", "")
@@ -423,16 +422,14 @@ def test_the_command_takes_names_one_after_another(swept):
         (["--split", "dev"], "--split dev: choose from train, validation"),
         (["--compare", "space", "nope"], "--compare nope: no system has this name"),
     ):
-        failed = spacelite("report", "--cache-dir", swept, *wrong)
+        failed = invoke("report", "--cache-dir", swept, *wrong)
         assert failed.exit_code == 1
         assert said in failed.stderr
 
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_no_figure_is_cut_on_a_narrow_terminal(swept, width):
-    shown = spacelite(
-        "report", "--cache-dir", swept, "--dataset", "imdb", env={"COLUMNS": str(width)}
-    )
+    shown = invoke("report", "--cache-dir", swept, "--dataset", "imdb", env={"COLUMNS": str(width)})
     lines = shown.stdout.splitlines()
     assert max(map(len, lines)) <= width and not any("…" in line for line in lines)
     assert any(line.split()[-1:] == ["Seeds"] for line in lines)

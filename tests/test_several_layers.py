@@ -5,9 +5,8 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import refusal
+from conftest import invoke, refusal
 from test_embedding import digest, run
-from test_layers import command
 
 import spacelite
 from spacelite.backbones.model import Backbone
@@ -152,20 +151,20 @@ def test_train_chooses_the_layer(bert, reviews, tmp_path):
 def test_the_commands(bert, reviews, tmp_path):
     shared = ["--cache-dir", tmp_path]
     arguments = ["embed", "--backbone", bert, "--dataset", reviews, *shared]
-    result = command(*arguments, "--layer", "-1,-2", "--json")
+    result = invoke(*arguments, "--layer", "-1,-2", "--json")
     assert result.exit_code == 0, result.stderr
     content = json.loads(result.stdout)
     (other,) = content["others"]
     assert (other["layer"], other["hit"], content["hit"]) == (-2, False, False)
     assert content["speed"]["limit"] in content["speed"]["stages"]
-    shown = command(*arguments, "--layer", "-1,-2").stdout
+    shown = invoke(*arguments, "--layer", "-1,-2").stdout
     assert f"layer -1: {content['name']} was there already: 100 examples" in shown
     assert f"layer -2: {other['name']} was there already" in shown
-    listed = command("cache", "list", *shared).stdout.replace("\n", " ")
+    listed = invoke("cache", "list", *shared).stdout.replace("\n", " ")
     assert "(layer -2)" in listed and "(layer -1)" not in listed
-    result = command("train", "--layer", "-2", "--epochs", "1", "--no-baselines", *shared, "--json")
+    result = invoke("train", "--layer", "-2", "--epochs", "1", "--no-baselines", *shared, "--json")
     assert result.exit_code == 0, result.stderr
     assert {one["cache"] for one in json.loads(result.stdout)} == {other["name"]}
     assert f"cache {other['name']} (layer -2)" in result.stderr
-    assert "--layer -1,-1: give one layer" in command(*arguments, "--layer", "-1,-1").stderr
-    assert "with --layer 0" in command("train", "--layer", "0", *shared).stderr
+    assert "--layer -1,-1: give one layer" in invoke(*arguments, "--layer", "-1,-1").stderr
+    assert "with --layer 0" in invoke("train", "--layer", "0", *shared).stderr

@@ -14,7 +14,6 @@ import torch
 from conftest import invoke, refusal, save_backbone, train_and_save
 from safetensors.torch import load_file, save_file
 from test_embedding import plain, run
-from test_layers import command
 
 from spacelite import heads
 from spacelite.backbones.model import Backbone
@@ -270,7 +269,7 @@ def test_types_are_read_as_the_formats_say(dtype, bert, reviews, tmp_path):
     stored = "uint16" if dtype == "bfloat16" else dtype
     code = re.search(rf"\n\n( +rows = train\S+ +# {stored}\n.*?)\n\n", page, re.DOTALL)[1]
     path = run(tmp_path, bert, reviews, dtype=dtype, layers=False).path
-    listed = command("cache", "list", "--cache-dir", tmp_path).stdout
+    listed = invoke("cache", "list", "--cache-dir", tmp_path).stdout
     assert f"{path.stem} ({dtype})" in listed
     with h5py.File(path) as file, store.Cache(path) as cache:
         first, last = file["train"]["offsets"][7:9]
