@@ -289,11 +289,18 @@ def no_baselines():
 
 @pytest.fixture(scope="session", autouse=True)
 def one_command_line():
-    """The commands and their options are read from the functions once, and not for each call."""
+    """The commands and their options are read from the functions once for the same kinds of heads,
+    and not for each call."""
     import typer.testing
 
+    from spacelite import heads
+
+    made = typer.testing._get_command
+    of_kinds = cache(lambda app, kinds: made(app))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(typer.testing, "_get_command", cache(typer.testing._get_command))
+        patch.setattr(
+            typer.testing, "_get_command", lambda app: of_kinds(app, tuple(heads.KINDS.values()))
+        )
         yield
 
 

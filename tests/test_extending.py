@@ -211,7 +211,7 @@ def test_a_setting_of_a_further_head_reaches_every_command(cache, tmp_path, monk
     for function in (spacelite.cross_validate, spacelite.learning_curve):
         said = refusal(function, cache, head="linear", temperature=2.0, progress=False)
         assert said == (
-            "temperature=2 has no effect on linear: only attention use it; leave it out, or add a "
+            "temperature=2 has no effect on linear: only attention uses it; leave it out, or add a "
             "head that uses it"
         )
         assert "has no such argument" in refusal(function, cache, patience=3, progress=False)

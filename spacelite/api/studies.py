@@ -192,6 +192,7 @@ def cross_validate(
     head: str | Sequence[str] = ("space", "linear"),
     inter: float | Sequence[float] = 0.0,
     intra: float | Sequence[float] = 0.0,
+    scaling: str | Sequence[str] = "none",
     latent: int | Sequence[int] | None = None,
     learning_rate: float | str | Sequence[float | str] | None = None,
     weight_decay: float | Sequence[float] | None = None,
@@ -232,6 +233,7 @@ def cross_validate(
         head: Kind(s) of heads, as in `train`.
         inter: Weight(s) of the inter-space loss.
         intra: Weight(s) of the intra-space loss.
+        scaling: Scaling(s) of the hidden states that space heads read, as in `train`.
         latent: Number(s) of dimensions of a concept space, or of units of the block `attention`.
             Default: 3.
         learning_rate: Learning rate(s) of Adam; "auto" means 0.001. Default: 2e-4.
@@ -377,6 +379,7 @@ def learning_curve(
     head: str | Sequence[str] | None = None,
     inter: float | Sequence[float] = 0.0,
     intra: float | Sequence[float] = 0.0,
+    scaling: str | Sequence[str] = "none",
     latent: int | Sequence[int] | None = None,
     learning_rate: float | str | Sequence[float | str] | None = None,
     weight_decay: float | Sequence[float] | None = None,
@@ -415,6 +418,7 @@ def learning_curve(
         head: Kind(s) of heads, as in `train`. Default: `additive`.
         inter: Weight(s) of the inter-space loss.
         intra: Weight(s) of the intra-space loss.
+        scaling: Scaling(s) of the hidden states that space heads read, as in `train`.
         latent: Number(s) of dimensions of a concept space, or of units of the block `attention`.
             Default: 3.
         learning_rate: Learning rate(s) of Adam. Default: "auto", 0.001.

@@ -58,6 +58,7 @@ def train(
     head: str | Sequence[str] = HEADS,
     inter: float | Sequence[float] = 0.0,
     intra: float | Sequence[float] = 0.0,
+    scaling: str | Sequence[str] = "none",
     latent: int | Sequence[int] | None = None,
     learning_rate: float | str | Sequence[float | str] | None = None,
     weight_decay: float | Sequence[float] | None = None,
@@ -103,6 +104,8 @@ def train(
         head: Kind(s) of heads: `space`, `linear`, `mlp`, `logreg`, `tfidf`, `additive`.
         inter: Weight(s) of the inter-space loss.
         intra: Weight(s) of the intra-space loss.
+        scaling: Scaling(s) of the hidden states that space heads read: `none`, as published, or
+            `standard`, to mean 0 and variance 1 over train's tokens.
         latent: Number(s) of dimensions of a concept space, or of units of the block `attention`.
             Default: 3.
         learning_rate: Learning rate(s) of Adam; "auto" means 0.001. Default: 2e-4.

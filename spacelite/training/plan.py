@@ -54,7 +54,7 @@ _SEEDS = f"give a number of seeds, 1 to {MAX_SEEDS:,}, or a list of them"
 _FIRST = ("inter", "intra", "scaling", "pooling", "C", "ensemble", "latent", "max_ngram", "blocks")
 _LAST = ("learning_rate", "weight_decay", "seed")
 # Accepted for every kind, whether it has them or not: they have defaults.
-_KNOWN = (*HeadConfig.ALWAYS_HASHED, "C", "max_ngram", "ensemble")
+_KNOWN = (*HeadConfig.ALWAYS_HASHED, "C", "max_ngram", "ensemble", "scaling")
 
 # Settings that are recommended together, chosen on validation splits. What a preset does may change
 # with a version of the library; a run's settings are recorded.
@@ -196,7 +196,7 @@ def _refuse_without_effect(given: Mapping[str, Any], kinds: Sequence[str], block
         field = "seed" if name == "seeds" else name
         others = [kind for kind in names if field in names[kind]]
         if others and not {*kinds} & {*others}:
-            problem = f": only {', '.join(others)} use it"
+            problem = f": only {', '.join(others)} use{'s' * (len(others) == 1)} it"
         elif field in OF_EPOCHS:
             if any(config.is_iterative for config in configs):
                 continue
