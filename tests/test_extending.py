@@ -15,6 +15,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+import typer.testing
 from conftest import invoke, refusal, texts, write_dataset
 from sklearn.metrics import balanced_accuracy_score
 
@@ -602,6 +603,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+import typer.testing
 
 from spacelite import heads
 from spacelite.heads import TokenHead, TrainedHeadConfig
@@ -631,7 +633,9 @@ heads.KINDS["imported"] = FirstHead
 """
 
 
-def test_the_command_line_imports_a_file_on_request(cache, tmp_path):
+def test_the_command_line_imports_a_file_on_request(cache, tmp_path, monkeypatch):
+    # The options of a command depend on what the same call imports.
+    monkeypatch.setattr(typer.testing, "_get_command", typer.main.get_command)
     file = tmp_path / "my_head.py"
     file.write_text(HEAD)
     there = ["--cache-dir", tmp_path / "cache"]
