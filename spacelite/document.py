@@ -225,6 +225,11 @@ def of_label(value: float, digits: int = 6) -> str:
     """A label that is a number, or one that is predicted: `3.7`, `1234567`, `1.02836e12`."""
     if 10**digits <= abs(value) < 1e10:
         return f"{value:.0f}"
+    return rounded(value, digits)
+
+
+def rounded(value: float, digits: int = 1) -> str:
+    """A number with so many significant digits: `5e-8`, `0.003`, `4e4`."""
     return re.sub(r"e\+?(-?)0*", r"e\1", f"{value:.{digits}g}")
 
 

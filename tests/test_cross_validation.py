@@ -338,7 +338,7 @@ def test_the_preset_and_class_weights(cache_path, tmp_path):
     assert system.head.blocks == "layers+ngrams+attention" and system.head.latent == 32
     assert np.isfinite(system.logits).all()
     message = refusal(spacelite.cross_validate, cache, preset="best", latent=3, **options)
-    assert "preset=best chooses latent itself" in message
+    assert "latent=3: preset=best chooses this itself" in message
     plain = spacelite.cross_validate(cache, head="linear", **options)
     weighted = spacelite.cross_validate(cache, head="linear", class_weights="balanced", **options)
     assert plain.figures("ce")["linear (first)"].tolist() != (

@@ -10,7 +10,7 @@ from spacelite_cli import console
 from test_regression_use import products
 
 import spacelite
-from spacelite.document import Chart, Line, Series, Table, figure, of_label
+from spacelite.document import Chart, Line, Series, Table, figure, of_label, rounded
 from spacelite.reports.render import plots
 
 MANTISSA = re.compile(r"[+−]?([\d,]*\d(?:\.\d+)?)(?:e-?\d+)?")
@@ -33,6 +33,7 @@ def test_a_figure_has_three_or_four_digits():
     assert [of_label(of) for of in (3.7, 1234567.4, 3e-9, 1.25e12)] == [
         "3.7", "1234567", "3e-9", "1.25e12",
     ]  # fmt: skip
+    assert [rounded(of) for of in (48816, 2.4e-7, 0.003, 0)] == ["5e4", "2e-7", "0.003", "0"]
 
 
 @pytest.mark.parametrize("unit", [1e-9, 1e12])

@@ -113,7 +113,7 @@ def test_bad_sizes(sizes, said, dataset):
     [
         ({"seeds": 0}, "seeds"), ({"metric": "speed"}, "one label per text, choose from acc"),
         ({"metric": "ce"}, "metric=ce: for one label"), ({"head": "forest"}, "head=forest"),
-        ({"preset": "best", "latent": 4}, "preset=best chooses latent itself"),
+        ({"preset": "best", "latent": 4}, "latent=4: preset=best chooses this itself"),
         ({"head": "linear", "epochs": "many"}, "epochs='many'"),
     ],
 )  # fmt: skip

@@ -21,7 +21,7 @@ from spacelite.cache.dtypes import stored_type
 from spacelite.cache.split import TokenRows
 from spacelite.cache.store import Cache
 from spacelite.data.splits import Pair, Source, Text
-from spacelite.document import decimals, figure, of_label, with_sign
+from spacelite.document import decimals, figure, of_label, rounded, with_sign
 from spacelite.errors import SpaceliteError
 from spacelite.heads.base import Tokens
 from spacelite.inference.prediction import Predictor, backbone_files, head_logits, warn_of_truncated
@@ -215,7 +215,7 @@ class Explanation:
     @property
     def exact(self) -> str:
         """How far the sum of bias and words is from the output at most: `5e-8`."""
-        return of_label(max(self.difference, 1e-16), 1)
+        return rounded(max(self.difference, 1e-16))
 
     def legend(self, label: int | None) -> str:
         """What the numbers beside words mean, where the words of a label are shown; None for
@@ -252,7 +252,7 @@ class Explanation:
         return (
             f"The hidden states of all layers were computed again; {self.task.output}s from means "
             "that are rounded, as a cache stores them, differ by up to "
-            f"{self.layer_difference:.0e}."
+            f"{rounded(self.layer_difference)}."
         )
 
     @property

@@ -155,8 +155,9 @@ def requested(
     settings.require("preset", preset, settings.optional(settings.one_of(*PRESETS)))
     for name in PRESETS.get(preset, ()):
         if name in asked and listed(name, asked[name]) != listed(name, parameters[name].default):
+            values = ",".join(map(settings.shown, listed(name, asked[name])))
             raise SpaceliteError(
-                f"preset={preset} chooses {name} itself: leave {name} or the preset out",
+                f"{name}={values}: preset={preset} chooses this itself: leave one of them out",
                 ["preset", name],
             )
     asked = {**(defaults or {}), **asked, **PRESETS.get(preset, {})}
