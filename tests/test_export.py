@@ -20,7 +20,7 @@ import spacelite
 from spacelite.export import export as exports
 from spacelite.export import form as forms
 from spacelite.export import graph as graphs
-from spacelite.export.export import FORMS
+from spacelite.export.export import FORMS, Exported
 from spacelite.export.form import Source
 from spacelite.export.onnx import loaded
 
@@ -502,6 +502,11 @@ def test_the_code_of_the_page_runs(best, tmp_path, monkeypatch):
     for block in code:
         exec(compile(block, "export.md", "exec"), {})
     monkeypatch.delitem(sys.modules, "classify")
+
+
+def test_what_was_exported_counts_in_english():
+    one, two = (Exported(Path("out"), "onnx", {}, 0.1, 6, "test", count, ()) for count in (1, 2))
+    assert "1 of them is decided" in str(one) and "2 of them are decided" in str(two)
 
 
 # What takes long.

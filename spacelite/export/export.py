@@ -79,7 +79,7 @@ class Exported:
         files: Bytes by name.
         difference: The largest between a probability by the form and by `predict`.
         texts: The number of texts that were compared, of `split`.
-        decisions: How many of them the form decides otherwise, which are ties.
+        decisions: How many of them the form decides otherwise: ties, but with `quantize`.
         notes: What to know of it, in sentences.
         cost: What rounded weights cost; None without `quantize`.
     """
@@ -130,7 +130,8 @@ class Exported:
         lines = [f"{self.path}: {self.form}, {len(self.files)} files, {size}"]
         lines.append(self.comparison)
         if self.decisions:
-            lines.append(f"{self.decisions} of them are decided otherwise")
+            are = "is" if self.decisions == 1 else "are"
+            lines.append(f"{self.decisions} of them {are} decided otherwise")
         return "\n".join([*lines, *self.notes, *([] if self.cost is None else [str(self.cost)])])
 
 
