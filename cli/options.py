@@ -246,9 +246,9 @@ def known_names(arguments: list[str], command: Any, commands: Mapping[str, Any])
             name = option(OTHER_NAMES.get(setting, setting))
             elsewhere = [other for other, it in commands.items() if name in _options_of(it)]
             if name not in known and elsewhere:
-                raise ValueError(
-                    f"No such option: {given}. {name} is an option of {' and '.join(elsewhere)}."
-                )
+                *others, last = elsewhere
+                named = f"{', '.join(others)} and {last}" if others else last
+                raise ValueError(f"No such option: {given}. {name} is an option of {named}.")
             argument = name + equals + value if name in known else argument
         name = argument.partition("=")[0]
         if name in seen:

@@ -172,7 +172,7 @@ def test_without_the_cache_the_report_has_no_such_note(leaking, bert, tmp_path):
     assert len(notes(tmp_path)["leaking"]) == 4  # the majority, two of duplicates, the updates
     cache.path.unlink()
     (updates,) = notes(tmp_path)["leaking"]  # which the runs say without the cache
-    assert updates.startswith("The heads had only 1 updates")
+    assert updates.startswith("The heads had only 1 update in")
 
 
 def test_the_report_calls_an_evaluation_on_own_data_no_transfer(bert, tmp_path):

@@ -121,6 +121,13 @@ def test_the_table_stands_beside_the_published_one(outcomes):
             measured.figures["accuracy"].mean - there.figures["accuracy"].mean
         )
     assert "* Published with another backbone than tiny-bert." in sections[0].notes
+    # The published protocol computes in float32.
+    assert not any("backbone in" in section.subtitle for section in sections)
+    first = outcomes[0].runs[0]
+    spec = replace(first.record.spec, precision="bfloat16")
+    in_half = replace(first, record=replace(first.record, spec=spec))
+    (section,) = published.sections([replace(outcomes[0], runs=[in_half])])
+    assert "training examples; backbone in bfloat16; " in section.subtitle
 
 
 def test_a_report_finds_the_same_figures_among_the_runs(outcomes, options):

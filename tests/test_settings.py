@@ -129,7 +129,7 @@ def test_every_other_name_leads_to_an_option():
     ("arguments", "said"),
     [
         (["train", "--max-samples", "9"], "No such option: --max-samples. --limit is an option of"),
-        (["train", "--limit", "9"], "--limit is an option of embed and "),
+        (["train", "--limit", "9"], "--limit is an option of embed, eval and reproduce."),
         (["train", "--epoch", "9"], "--epochs"),
         (["cache", "list", "--jsn"], "--json"),
         (["train", "--head", "space", "--head=linear"], "write several values with commas: --head"),

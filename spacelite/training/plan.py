@@ -379,9 +379,9 @@ def after_training(
     if updates is not None:
         per_epoch = batches(examples, training.batch_size)
         return SpaceliteError(
-            f"the heads had only {updates} updates ({_count(training.epochs, 'epoch')} of "
-            f"{_count(per_epoch, 'batch')}), too few for most data: train with {_AUTO}, which "
-            "choose by the number of training examples",
+            f"the heads had only {_count(updates, 'update')} "
+            f"({_count(training.epochs, 'epoch')} of {_count(per_epoch, 'batch')}), too few for "
+            f"most data: train with {_AUTO}, which choose by the number of training examples",
             AUTOMATIC,
         )
     known = [head for head in trained if head[1] and head[1][-1] is not None]

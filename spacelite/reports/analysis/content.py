@@ -248,9 +248,8 @@ def training_notes(group: Group, curves: Sequence[EpochCurve]) -> list[str]:
         every = len(few) == len(trained)
         who = "The heads" if every else f"{len(few)} of the {len(group.systems)} systems"
         count_words = f"{min(few)}" if len(set(few)) == 1 else f"{min(few)} to {max(few)}"
-        return [
-            f"{who} had only {count_words} updates in training, too few for most data: {REMEDY}."
-        ]
+        updates = f"{count_words} update" + ("" if max(few) == 1 else "s")
+        return [f"{who} had only {updates} in training, too few for most data: {REMEDY}."]
     plain = group.systems[0].record.task.plain_loss
     entropies = {
         curve.name: curve.splits["validation"][plain][0]

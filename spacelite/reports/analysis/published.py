@@ -119,10 +119,12 @@ def _section(outcomes: Sequence[RowOutcome]) -> Section:
     about = "test figures, ± over seeds"
     records = [run.record for outcome in done for run in outcome.runs]
     if record:
+        precision = record.spec.precision
         iterative_first = sorted(records, key=lambda record: record.epochs is None)
         about += (
             f"; {averaging(row.average, record.label_names)}"
             f"; {record.examples['train']:,} training examples"
+            f"{'' if precision == 'float32' else f'; backbone in {precision}'}"
             f"; {training_words(iterative_first)}cache {record.cache}"
         )
     marked = with_best(rows)
