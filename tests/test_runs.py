@@ -70,7 +70,7 @@ def test_run_is_the_documented_format(saved, trained, cache_path):
             assert epochs == (None, None, None) and adam == (None, None)
         else:
             assert epochs == (2, 32, 0) and adam == (2e-4, 0.01)
-        own = {"logreg": {"C"}, "space": {"ensemble"}}.get(head.config.kind, set())
+        own = {"logreg": {"C"}, "space": {"ensemble", "scaling"}}.get(head.config.kind, set())
         assert set(settings) == own | {
             "seed", "learning_rate", "weight_decay", "latent", "inter", "intra", "pooling",
             "epochs", "batch_size", "data_seed", "schedule", "clip_norm", "class_weights",
