@@ -463,10 +463,10 @@ def test_settings_without_an_effect_make_no_other_head():
 def test_wrong_presets_are_refused(place):
     for arguments, said in (
         (["--preset", "worst"], "--preset worst: choose from best"),
-        (["--preset", "best", "--head", "space"], "leave head or the preset out"),
-        (["--preset", "best", "--blocks", "mean"], "leave blocks or the preset out"),
-        (["--preset", "best", "--epochs", "5"], "leave epochs or the preset out"),
-        (["--preset", "best", "--max-ngram", "2,3"], "leave --max-ngram or the preset out"),
+        (["--preset", "best", "--head", "space"], "--head space: --preset best chooses"),
+        (["--preset", "best", "--blocks", "mean"], "--blocks mean: --preset best chooses"),
+        (["--preset", "best", "--epochs", "5"], "--epochs 5: --preset best chooses"),
+        (["--preset", "best", "--max-ngram", "2,3"], "--max-ngram 2,3: --preset best chooses"),
         (
             ["--head", "space", "--blocks", "mean"],
             "--blocks mean has no effect on space",
