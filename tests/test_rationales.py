@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import json
 import math
+import threading
 
 import numpy as np
 import pandas as pd
@@ -391,6 +392,23 @@ def test_words_shares_and_the_rest_are_the_logits(place, xlnet):
         assert len(shares) == len(text.split()) and truncated == 1
         assert (shares[-1] == 0).all()  # which the head does not see
         assert (shares[1:5] != 0).all()
+
+
+def test_threads_have_ended_when_explaining_is_interrupted(place):
+    folder, runs, _ = place
+    run = store.load(folder / "runs" / runs["linear"])
+
+    def interrupt(phase, done, total):
+        if done:
+            raise KeyboardInterrupt
+
+    predictor = Predictor(run, device="cpu", tokens_per_batch=20)
+    texts = [" ".join(["good"] * (1 + number % 12)) for number in range(300)]
+    with pytest.raises(KeyboardInterrupt) as caught:  # whose traceback holds the results
+        study._shares(predictor, texts, interrupt)
+    assert caught.tb and not [
+        one for one in threading.enumerate() if one.name.startswith("computing")
+    ]
 
 
 def test_baselines(place):

@@ -6,14 +6,14 @@ share is exact: nothing is approximated.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from spacelite import heads
+from spacelite import heads, pipeline
 from spacelite.backbones.model import Forward, default_budget
 from spacelite.backbones.tokenizer import Tokenized, Words, WordsOfIds, from_ids, held_words
 from spacelite.cache import texts
@@ -445,29 +445,29 @@ def explain_tokens(
     texts: Sequence[Text],
     tokens: Tokenized,
     on_progress: OnProgress = lambda phase, done, total: None,
-) -> Iterator[tuple[int, Explanation]]:
+) -> Generator[tuple[int, Explanation]]:
     """Explain the predictions of a predictor's run for texts, of which it made the tokens: yield
     the index of each text and its explanation, in batches of equal length."""
     run, spec = predictor.run, predictor.run.record.spec
     words = held_words(predictor.files, spec.prefix, spec.skip_first)
-    batches: Iterable[tuple[Array, TokenRows]]
     if run.head.reads_layers:
         batches = _all_layers(predictor, tokens, on_progress)
     elif run.head.reads_only_ids:
-        batches = [(np.arange(len(texts)), TokenRows.of_ids(tokens.kept))]
+        batches = (batch for batch in [(np.arange(len(texts)), TokenRows.of_ids(tokens.kept))])
     else:
         batches = predictor.hidden_states(tokens, on_progress)
-    for batch, rows in batches:
-        differences: list[float | None] = [None] * len(batch)
-        if run.head.reads_layers:
-            logits = _layer_logits(run, rows)
-            rounded = _layer_logits(run, rows, rounded=True)
-            differences = np.abs(rounded - logits).max(axis=1).tolist()
-        else:
-            logits = head_logits(run, rows)
-        for row, text in enumerate(batch.tolist()):
-            passage = Passage(rows.part(np.array([row])), texts[text])
-            yield text, explain(run, passage, words, logits[row], differences[row])
+    with pipeline.reading(batches) as results:
+        for batch, rows in results:
+            differences: list[float | None] = [None] * len(batch)
+            if run.head.reads_layers:
+                logits = _layer_logits(run, rows)
+                of_rounded = _layer_logits(run, rows, rounded=True)
+                differences = np.abs(of_rounded - logits).max(axis=1).tolist()
+            else:
+                logits = head_logits(run, rows)
+            for row, text in enumerate(batch.tolist()):
+                passage = Passage(rows.part(np.array([row])), texts[text])
+                yield text, explain(run, passage, words, logits[row], differences[row])
 
 
 def explain_example(
@@ -532,7 +532,7 @@ def explain_example(
 
 def _all_layers(
     predictor: Predictor, tokens: Tokenized, on_progress: OnProgress
-) -> Iterator[tuple[Array, TokenRows]]:
+) -> Generator[tuple[Array, TokenRows]]:
     """Batches of texts of equal length, as `Predictor.hidden_states` yields them, with their hidden
     states in all layers, of which a cache holds only the means. Their mean over all tokens is that
     of the text's own ones: those of padding are 0, and the others are scaled accordingly."""
@@ -542,19 +542,21 @@ def _all_layers(
     limit = predictor.tokens_per_batch or default_budget("cpu")
     forward = Forward(every, tokens, lambda hidden: hidden, limit)
     kept = tokens.kept
-    results = forward.texts(np.arange(len(kept)), lambda *pair: pair, on_progress)
-    for batch, output in results:
-        states = np.concatenate(output.states, axis=2)
-        if tokens.masks is not None:
-            masks = np.stack([tokens.masks[text] for text in batch])
-            scale = masks.shape[1] / masks.sum(axis=1, keepdims=True)
-            states = states * (masks * scale)[:, :, None].astype(np.float32)
-        hidden = torch.from_numpy(output.states[predictor.run.record.spec.layer]).to(model.device)
-        for reduce in predictor.reduce:
-            hidden = reduce(hidden)
-        ids = np.stack([kept[text] for text in batch])
-        rows = TokenRows.of_batch(stored, stored.encode(hidden), token_ids=ids)
-        yield batch, replace(rows, layer_states=states.reshape(-1, states.shape[2]))
+    every_text = np.arange(len(kept))
+    with pipeline.reading(forward.texts(every_text, lambda *pair: pair, on_progress)) as results:
+        for batch, output in results:
+            states = np.concatenate(output.states, axis=2)
+            if tokens.masks is not None:
+                masks = np.stack([tokens.masks[text] for text in batch])
+                scale = masks.shape[1] / masks.sum(axis=1, keepdims=True)
+                states = states * (masks * scale)[:, :, None].astype(np.float32)
+            own = output.states[predictor.run.record.spec.layer]
+            hidden = torch.from_numpy(own).to(model.device)
+            for reduce in predictor.reduce:
+                hidden = reduce(hidden)
+            ids = np.stack([kept[text] for text in batch])
+            rows = TokenRows.of_batch(stored, stored.encode(hidden), token_ids=ids)
+            yield batch, replace(rows, layer_states=states.reshape(-1, states.shape[2]))
 
 
 def _layer_logits(run: Run, rows: TokenRows, *, rounded: bool = False) -> Array:

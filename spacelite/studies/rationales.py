@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from spacelite import pipeline
 from spacelite.backbones.tokenizer import held_words
 from spacelite.data.columns import and_more, is_missing
 from spacelite.errors import SpaceliteError
@@ -305,28 +306,29 @@ def _shares(
     on_progress("explain", 0, len(texts))
     tokens = predictor.tokenize(texts)
     kept = tokens.kept
-    for done, (number, explained) in enumerate(explain_tokens(predictor, texts, tokens), 1):
-        text = texts[number]
-        spans = words.spans(kept[number].tolist(), text)
-        if spans is None:
-            raise SpaceliteError(
-                f"rationales: the tokens of {text[:40]!r} are not found in it: the backbone's "
-                "tokenizer changes texts beyond recognition",
-                ["rationales"],
-            )
-        bounds = words_of(text)
-        word_at = np.full(len(text), -1)
-        for word, (first, last) in enumerate(bounds):
-            word_at[first:last] = word
-        of_words = np.zeros((len(bounds), len(explained.labels)))
-        for part in explained.words:
-            of_tokens = [spans[token][1] for token in part.tokens]
-            starts, ends = np.array(of_tokens).T - len(spec.prefix)
-            (inside,) = np.nonzero(word_at[max(0, starts.min()) : max(0, ends.max())] >= 0)
-            if len(inside):
-                of_words[word_at[max(0, starts.min()) + inside[0]]] += part.contributions
-        shares[number], logits[number] = of_words, np.array(explained.logits)
-        on_progress("explain", done, len(texts))
+    with pipeline.reading(explain_tokens(predictor, texts, tokens)) as results:
+        for done, (number, explained) in enumerate(results, 1):
+            text = texts[number]
+            spans = words.spans(kept[number].tolist(), text)
+            if spans is None:
+                raise SpaceliteError(
+                    f"rationales: the tokens of {text[:40]!r} are not found in it: the backbone's "
+                    "tokenizer changes texts beyond recognition",
+                    ["rationales"],
+                )
+            bounds = words_of(text)
+            word_at = np.full(len(text), -1)
+            for word, (first, last) in enumerate(bounds):
+                word_at[first:last] = word
+            of_words = np.zeros((len(bounds), len(explained.labels)))
+            for part in explained.words:
+                of_tokens = [spans[token][1] for token in part.tokens]
+                starts, ends = np.array(of_tokens).T - len(spec.prefix)
+                (inside,) = np.nonzero(word_at[max(0, starts.min()) : max(0, ends.max())] >= 0)
+                if len(inside):
+                    of_words[word_at[max(0, starts.min()) + inside[0]]] += part.contributions
+            shares[number], logits[number] = of_words, np.array(explained.logits)
+            on_progress("explain", done, len(texts))
     return shares, logits, tokens.truncated
 
 
