@@ -294,16 +294,6 @@ class AdditiveHead(Head):
         return TOKEN_BLOCKS.get(config.token_block, cls)
 
     @classmethod
-    @override
-    def joined(
-        cls, config: Any, members: Sequence[Parameters], start: Parameters | None = None
-    ) -> Parameters:
-        block = TOKEN_BLOCKS[config.token_block].joined(config, members)
-        if start is not None:
-            block["classifier.bias"] = block["classifier.bias"] + start["classifier.bias"]
-        return {**(start or {}), **block}
-
-    @classmethod
     def fit(cls, config: Any, train: Examples, objective: Objective, class_weights: str) -> Fitted:
         """Fit the linear blocks, and what each weighs."""
         centre = objective.task.centred

@@ -36,7 +36,6 @@ class AttentionBlock(TokenBlock):
     """K blocks with the same L. Of a token's columns, the first are its K C E L units, ordered by
     head, then by class, and the others what the K C E queries give."""
 
-    SIDE_BY_SIDE: ClassVar[tuple[str, ...]] = (UNITS, BIAS, QUERIES)
     # A bias of a query would change nothing: the softmax is of differences.
     READING: ClassVar[dict[str, str | None]] = {UNITS: BIAS, QUERIES: None}
 
@@ -114,8 +113,7 @@ class AttentionBlock(TokenBlock):
     ) -> None:
         rows, columns = slice(first, first + len(group.lengths)), len(self._shift)
         fresh = partial(scratch.tensor, device=hidden.device, dtype=hidden.dtype)
-        example = torch.arange(len(group.lengths), device=hidden.device)
-        example = example.repeat_interleave(group.lengths, output_size=len(hidden))
+        example = group.examples_of(len(hidden))
         projected = fresh("projected", (len(hidden), len(self._projection)))
         torch.mm(hidden, self._projection.T, out=projected)
         given = projected[:, :columns].add_(self._shift)
@@ -125,9 +123,7 @@ class AttentionBlock(TokenBlock):
         averaged = fresh("averaged", units.shape)
         torch.mul(units, attention[:, :, None], out=averaged)
         means = segment_sum(averaged.flatten(1), group.lengths)
-        logits = self.classify(self._by_head(means))
-        if self.added is not None:
-            logits += self.added[..., rows, :]
+        logits = self.logits_of(means, rows)
         self._means[rows], self.logits[:, rows] = means, logits
         if gradients is None:
             return
@@ -158,11 +154,7 @@ class AttentionBlock(TokenBlock):
             }
         super().end(batch, gradients)
         if gradients is not None:
-            self.classifier_gradients(self._logit_gradients, self._by_head(self._means))
-
-    def _by_head(self, columns: torch.Tensor) -> torch.Tensor:
-        """(B, K C E L) -> (K, B, C E L)."""
-        return columns.view(len(columns), len(self.configs), -1).transpose(0, 1)
+            self.classifier_gradients(self._logit_gradients, self.by_head(self._means))
 
 
 def softmax(scores: torch.Tensor, lengths: torch.Tensor, example: torch.Tensor) -> torch.Tensor:

@@ -82,6 +82,11 @@ class Batch:
             None if self.sample_weights is None else self.sample_weights[:, rows],
         )
 
+    def examples_of(self, tokens: int) -> torch.Tensor:
+        """The index of the example of each token, (n,), of which there are `tokens`."""
+        numbers = torch.arange(len(self.lengths), device=self.lengths.device)
+        return numbers.repeat_interleave(self.lengths, output_size=tokens)
+
     def logit_gradients(self, logits: torch.Tensor) -> torch.Tensor:
         """The gradient of the batch's weighted mean loss with respect to `logits` (K, B, C)."""
         residuals = self.task.residuals(logits, self.targets).mul_(self.weights)
@@ -343,11 +348,9 @@ class Head(ABC):
         return parameters
 
     @classmethod
-    def joined(
-        cls, config: Any, members: Sequence[Parameters], start: Parameters | None = None
-    ) -> Parameters:
-        """The parameters of one head, whose logits are the mean of those of its members, trained in
-        epochs, plus those of its start, if it has one."""
+    def joined(cls, members: Sequence[Parameters]) -> Parameters:
+        """The parameters of one head, whose logits are the mean of those of its members, as they
+        are saved."""
         (trained,) = members
         return trained
 
@@ -516,27 +519,25 @@ class TokenHead(Head):
     A subclass may define only `forward`: autograd then computes the gradient.
     """
 
-    # Parameters of which an ensemble has those of its members side by side, (C, m, ...) each.
-    SIDE_BY_SIDE: ClassVar[tuple[str, ...]] = ()
     # Added to the logits of a batch, (B, C), or (K, B, C) if each head has its own.
     added: torch.Tensor | None = None
 
     @classmethod
     @override
-    def joined(
-        cls, config: Any, members: Sequence[Parameters], start: Parameters | None = None
-    ) -> Parameters:
+    def joined(cls, members: Sequence[Parameters]) -> Parameters:
+        """Of an ensemble, (C, m, ...) each, side by side."""
         if len(members) == 1:
             return members[0]
-        merged = dict(members[0])
-        for name in cls.SIDE_BY_SIDE:
-            if name in merged:
-                merged[name] = torch.cat([member[name] for member in members], dim=1)
-        classes = len(merged["classifier.bias"])
-        weights = [member["classifier.weight"].view(classes, classes, -1) for member in members]
-        merged["classifier.weight"] = torch.cat(weights, dim=2).flatten(1) / len(members)
-        biases = [member["classifier.bias"] for member in members]
-        merged["classifier.bias"] = torch.stack(biases).mean(0)
+        merged = {}
+        for name, value in members[0].items():
+            parts = [member[name] for member in members]
+            if name == "classifier.weight":
+                by_class = [part.view(len(part), len(part), -1) for part in parts]
+                merged[name] = torch.cat(by_class, dim=2).flatten(1) / len(members)
+            elif name == "classifier.bias":
+                merged[name] = torch.stack(parts).mean(0)
+            else:
+                merged[name] = value if name in cls.TABLES else torch.cat(parts, dim=1)
         return merged
 
     @property
@@ -547,6 +548,16 @@ class TokenHead(Head):
     def forward(self, parameters: Parameters, hidden: torch.Tensor, group: Batch) -> torch.Tensor:
         """Logits (K, B, C) of the examples of a `group`, whose tokens are `hidden` (n, d)."""
         raise NotImplementedError
+
+    def by_head(self, columns: torch.Tensor) -> torch.Tensor:
+        """(B, K p) -> (K, B, p)."""
+        return columns.view(len(columns), len(self.configs), -1).transpose(0, 1)
+
+    def logits_of(self, columns: torch.Tensor, rows: slice) -> torch.Tensor:
+        """The linear layer `classifier` on the columns (B, K p) of some examples of a batch, plus
+        what is `added` to theirs, (K, B, C)."""
+        logits = self.classify(self.by_head(columns))
+        return logits if self.added is None else logits.add_(self.added[..., rows, :])
 
     @property
     def columns(self) -> int:
@@ -642,10 +653,8 @@ class TokenBlock(TokenHead):
 
     @classmethod
     def folded(cls, parameters: Parameters) -> Parameters:
-        """The parameters of one block (no dimension K), reading hidden states that are not
-        standardised; those that do so already stay as they are."""
-        if MEAN not in parameters:
-            return parameters
+        """The parameters of one trained block (no dimension K), reading hidden states that are not
+        standardised."""
         mean, scale = parameters[MEAN].double(), parameters[SCALE].double()
         folded = {name: value for name, value in parameters.items() if name not in cls.TABLES}
         for name, bias in cls.READING.items():
@@ -657,10 +666,8 @@ class TokenBlock(TokenHead):
 
     @classmethod
     @override
-    def joined(
-        cls, config: Any, members: Sequence[Parameters], start: Parameters | None = None
-    ) -> Parameters:
-        return cls.folded(super().joined(config, members))
+    def joined(cls, members: Sequence[Parameters]) -> Parameters:
+        return cls.folded(super().joined(members))
 
     def __init__(
         self, configs: Sequence[HeadConfig], parameters: Parameters, objective: Objective

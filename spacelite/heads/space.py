@@ -138,7 +138,6 @@ class SpaceHead(TokenHead):
 
     config_type = SpaceConfig
     ADDITIVE: ClassVar[bool] = True
-    SIDE_BY_SIDE: ClassVar[tuple[str, ...]] = ("concept_spaces", BIAS)
 
     @classmethod
     @override
@@ -155,13 +154,6 @@ class SpaceHead(TokenHead):
     @override
     def in_training(cls, config: Any) -> type[Head]:
         return SpaceBlock if config.scaling == STANDARD else cls
-
-    @classmethod
-    @override
-    def joined(
-        cls, config: Any, members: Sequence[Parameters], start: Parameters | None = None
-    ) -> Parameters:
-        return SpaceBlock.folded(super().joined(config, members))
 
     @classmethod
     @override
@@ -300,14 +292,11 @@ class SpaceHead(TokenHead):
         fresh = partial(scratch.tensor, device=hidden.device, dtype=hidden.dtype)
         coordinates = _tanh(_project(hidden, self.projection, self.shift, scratch))
         centroids = segment_sum(coordinates, group.lengths).div_(group.tokens)
-        logits = self.classify(self._by_head(centroids))
-        if self.added is not None:
-            logits += self.added[..., rows, :]
+        logits = self.logits_of(centroids, rows)
         self._centroids[rows] = centroids
         self.logits[:, rows] = logits
 
-        example = torch.arange(len(group.lengths), device=hidden.device)
-        example = example.repeat_interleave(group.lengths, output_size=len(hidden))
+        example = group.examples_of(len(hidden))
         if self.varied:
             varied = slice(0, self.varied * self.per_head)
             shape = (len(hidden), varied.stop)
@@ -365,11 +354,7 @@ class SpaceHead(TokenHead):
         if gradients is not None:
             for name, summed in gradients.items():
                 self.gradients[name] = summed.view_as(self.parameters[name])
-            self.classifier_gradients(self._logit_gradients, self._by_head(self._centroids))
-
-    def _by_head(self, columns: torch.Tensor) -> torch.Tensor:
-        """(B, K C L) -> (K, B, C L)."""
-        return columns.view(len(columns), len(self.configs), -1).transpose(0, 1)
+            self.classifier_gradients(self._logit_gradients, self.by_head(self._centroids))
 
     def _coordinate_gradients(
         self, rows: slice, group: Batch, logits: torch.Tensor

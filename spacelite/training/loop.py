@@ -923,11 +923,16 @@ class Pass:
     ) -> Parameters:
         """The parameters of a head, from those of its trained members, and of its start."""
         start = None if config.start is None else self.fit(config.start, weights).parameters
+        kind = heads.kind(config.kind).in_training(config)
         if (unit := self._unit([weights])) is not None:
-            kind, deviation = heads.kind(config.kind).in_training(config), float(unit.deviation[0])
+            deviation = float(unit.deviation[0])
             shift = float(unit.mean[0]) if start is None else 0.0  # else the start has it
             trained = [kind.rescaled(of_member, deviation, shift) for of_member in trained]
-        return heads.kind(config.kind).joined(config, trained, start)
+        joined = kind.joined(trained)
+        if start is None:
+            return joined
+        bias = start["classifier.bias"] + joined["classifier.bias"]
+        return {**start, **joined, "classifier.bias": bias}
 
 
 def _key(weights: Array | None) -> bytes:
