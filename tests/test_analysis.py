@@ -21,7 +21,7 @@ from spacelite.cache.writing import Writer
 from spacelite.document import Plot, Table
 from spacelite.inference.explanation import cached_example, explain_example
 from spacelite.metrics.significance import Difference
-from spacelite.reports.analysis import comparisons, content, groups
+from spacelite.reports.analysis import comparisons, content, examples, groups
 from spacelite.reports.analysis.comparisons import Comparison, EpochCurve
 from spacelite.reports.analysis.groups import MeanStd
 from spacelite.reports.document import wording
@@ -267,6 +267,28 @@ def test_words_are_of_the_best_space_head(imdb, own):
     best = max(statistics.mean(values) for values in means.values())
     assert statistics.mean(means[imdb.examples.name]) == best
     assert imdb.examples.run == own[imdb.examples.name, 0][0]["id"]
+
+
+def test_a_better_system_whose_words_are_not_shown_is_named(imdb, report_dir, monkeypatch):
+    every = groups.grouped(runs.load_all(report_dir))
+    group = next(group for group in every if group.section.title == imdb.section.title)
+
+    def better(name):
+        rows = [
+            dataclasses.replace(
+                row, figures={row.headline: MeanStd(float(row.system.startswith(name)))}
+            )
+            for row in group.section.rows
+        ]
+        section = dataclasses.replace(group.section, rows=rows)
+        return examples._chosen(dataclasses.replace(group, section=section))[-1]
+
+    assert better("space") == ""
+    assert better("linear").endswith("is not shown: what it predicts is not a sum over words.")
+    assert better("logreg").startswith("The best system, logreg")
+    assert better("logreg").endswith("is not shown: space heads come first.")
+    monkeypatch.setattr(type(heads.config("logreg")), "reads_layers", True)
+    assert "the cache has only the means of the layers that it reads" in better("logreg")
 
 
 def test_words_are_the_sums_of_every_texts_explanation(imdb, report_dir, bert):

@@ -95,6 +95,7 @@ class WordsAndMistakes:
     task: str
     words: dict[str, list[WordShare]]  # empty if the cache was imported without token ids
     mistakes: list[Mistake]
+    better: str = ""  # the best system, where that is another one, and why it is not shown
 
 
 def words_and_mistakes(
@@ -106,7 +107,7 @@ def words_and_mistakes(
     chosen = _chosen(group)
     if chosen is None:
         return None
-    name, run, predictions = chosen
+    name, run, predictions, better = chosen
     section = group.section
     try:
         spec = run.record.spec
@@ -136,13 +137,14 @@ def words_and_mistakes(
                 task=predictions.task.name,
                 words=_words(run, split, words) if cache.has_token_ids else {},
                 mistakes=_mistakes(run, cache, section.split, predictions, words),
+                better=better,
             )
     except SpaceliteError as error:
         log.warning("no words for %s: %s", section.title, error)
         return None
 
 
-def _chosen(group: Group) -> tuple[str, Run, Predictions] | None:
+def _chosen(group: Group) -> tuple[str, Run, Predictions, str] | None:
     candidates = []
     for row, system in group.named:
         figure, predictions = row.figures[row.headline], system.predictions[0]
@@ -150,9 +152,21 @@ def _chosen(group: Group) -> tuple[str, Run, Predictions] | None:
         if figure is not None and predictions is not None and has_shares(run):
             # Kinds of heads in the order of tables, space heads first.
             kind = -list(heads.KINDS).index(run.head.kind)
-            best = (kind == 0, row.goodness(figure))
-            candidates.append((best, (row.system, run, predictions)))
-    return max(candidates, key=lambda pair: pair[0])[1] if candidates else None
+            goodness = row.goodness(figure)
+            candidates.append(((kind == 0, goodness), (row.system, run, predictions)))
+    if not candidates:
+        return None
+    (_, shown), chosen = max(candidates, key=lambda pair: pair[0])
+    row, system = max(group.named, key=lambda pair: pair[0].goodness(pair[0].figures[row.headline]))
+    if row.goodness(row.figures[row.headline]) <= shown:
+        return *chosen, ""
+    head = system.record.head
+    reason = "space heads come first"
+    if heads.kind(head.kind).not_additive(head) is not None:
+        reason = "what it predicts is not a sum over words"
+    elif head.reads_layers:
+        reason = "the cache has only the means of the layers that it reads; explain shows its words"
+    return *chosen, f"The best system, {row.system}, is not shown: {reason}."
 
 
 def _words(run: Run, split: CachedSplit, words: Words) -> dict[str, list[WordShare]]:

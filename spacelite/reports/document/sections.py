@@ -273,7 +273,7 @@ def _words(part: GroupFindings, number: int) -> list[Block]:
             f"Of the head {examples.run} ({examples.name}): the words that {task.listed_words}"
             f"{task.beyond}, over the {part.section.split} split. Per text: all its "
             "occurrences together, divided by the number of texts; each time: for one occurrence. "
-            "The shares are exact."
+            f"The shares are exact. {examples.better}".rstrip()
         ),
     ]
     for label, words in examples.words.items():
