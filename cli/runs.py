@@ -72,7 +72,7 @@ def list_runs(
 
 def _print_runs(cache: str, members: Sequence[Run], systems: Sequence[str]) -> None:
     """Print the runs of one cache, a line each. A narrow terminal leaves out columns first, and
-    then the ends of long names of `systems`."""
+    then folds long names of `systems`."""
     wide = console.out().width >= 100
     names = [run.name or run.id.rpartition("--")[2] for run in members]
     columns = {name: values for name, values in _columns(members, wide).items() if any(values)}
@@ -89,7 +89,7 @@ def _print_runs(cache: str, members: Sequence[Run], systems: Sequence[str]) -> N
             columns.pop(heading, None)
     table = console.new_table(gap=gap - 1)
     table.add_column("Run", no_wrap=True)
-    table.add_column("System", no_wrap=True, max_width=max(room(), len("System")))
+    table.add_column("System", overflow="fold", max_width=max(room(), len("System")))
     for heading in columns:
         table.add_column(heading, justify="right", no_wrap=True)
     for name, system, *values in zip(names, systems, *columns.values(), strict=True):
