@@ -49,6 +49,7 @@ class SpaceliteError(Exception):
             message = re.sub(rf"(?<![\w./-]){name}=False\b", without, message)
             word = rf"(?<![\w./-]){name}='([\w.:]+)'"  # no quotes, where a shell needs none
             message = re.sub(word, rf"{option(name)} \1", message)
+            message = re.sub(rf"(?<![\w./-]){name}=(?=:)", f"{option(name)} ''", message)  # empty
             message = re.sub(rf"(?<![\w./-]){name}=", f"{option(name)} ", message)
             if "_" in name:  # names without one are also English words
                 message = re.sub(rf"(?<![\w./-]){name}\b(?![/.]\w)", option(name), message)
