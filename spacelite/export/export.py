@@ -23,12 +23,7 @@ from spacelite.export.sentence_transformers import SentenceTransformersForm
 from spacelite.export.transformers import TransformersForm
 from spacelite.metrics.predictions import Predictions
 from spacelite.metrics.scores import METRICS, Scores
-from spacelite.metrics.significance import (
-    Difference,
-    accuracy_difference,
-    f1_difference,
-    resampled_mean,
-)
+from spacelite.metrics.significance import Difference, resampled_mean
 from spacelite.progress import OnProgress
 from spacelite.runs.store import EXPORTED, PREDICTIONS, Run, find_cache, version
 from spacelite.settings import one_of, optional, require
@@ -258,7 +253,7 @@ def with_cost(
         decisions=changed(run, given, source.expected),
         cost=cost,
     )
-    return exported, RoundedRun.of(run, real.split, predictions, all_scores(predictions, run))
+    return exported, RoundedRun.of(run, real.split, predictions, all_scores(predictions))
 
 
 def missing_notes(run: Run, quantize: str | None) -> list[str]:
@@ -335,19 +330,15 @@ def measured(real: RealTexts, source: Source, form: Form, folder: Path) -> tuple
     ours, theirs = (
         predictions_of(values, real.labels, source.run) for values in (given, predicted)
     )
-    differences = {
-        "accuracy": accuracy_difference(
-            int((ours.correct & ~theirs.correct).sum()),
-            int((theirs.correct & ~ours.correct).sum()),
-            len(real.labels),
-        ),
-        "f1_macro": f1_difference(ours, theirs),
-    }
     each = cross_entropies(ours) - cross_entropies(theirs)
-    differences["ce"] = Difference(float(each.mean()), resampled_mean(each))
+    differences = {
+        "accuracy": ours.task.compare(ours, theirs).difference,
+        "f1_macro": ours.task.second_difference(ours, theirs),
+        "ce": Difference(float(each.mean()), resampled_mean(each)),
+    }
     before, after = (
         {name: float(of[name] or 0.0) for name in differences}
-        for of in (all_scores(part, source.run) for part in (theirs, ours))
+        for of in map(all_scores, (theirs, ours))
     )
     return Cost(real.split, len(real.labels), before, after, differences), ours
 
@@ -364,15 +355,11 @@ def predictions_of(probabilities: Array, labels: Array, run: Run) -> Predictions
     return Predictions(rows, labels, logits, task, thresholds=limits)
 
 
-def all_scores(predictions: Predictions, run: Run) -> Scores:
+def all_scores(predictions: Predictions) -> Scores:
     """Every metric of predictions but the loss, which has the head's penalties."""
-    from spacelite.heads.base import Objective
     from spacelite.training import engine
 
-    objective = Objective(predictions.task, len(run.record.label_names))
-    every = engine.metrics_of(
-        predictions.logits, predictions.labels, objective, predictions.thresholds
-    )
+    every = engine.metrics_of(predictions)
     return {name: value for name, value in every.items() if name != "loss"}
 
 

@@ -94,17 +94,18 @@ def evaluate(
                 outside += mapped[np.clip(mapped, *task.scale) != mapped].tolist()
             evaluated = engine.evaluate(split, stacks, objective, workers, progress)[run.head]
             logits = evaluated.logits.numpy()[rows]
+            part = Predictions(rows, mapped, logits, task, thresholds=limits)
             if len(rows) < len(stored):
-                scores[name] = _scores_of(logits, mapped, objective, limits)
+                scores[name] = _scores_of(part)
             else:
                 decided = engine.decided(evaluated, mapped, task, limits).scores
-                scores[name] = _without_absent(decided, mapped, objective)
+                scores[name] = _without_absent(decided, part)
             if name != "train":
                 origin, places = (
                     None if known is None else known[rows]
                     for known in texts.files_and_rows(cache, name)
                 )
-                predictions[name] = Predictions(rows, mapped, logits, task, origin, places, limits)
+                predictions[name] = replace(part, files=origin, rows=places)
             del split  # before the next one is read
     left_out = sum(len(split) - len(kept[name]) for name, split in cache.splits.items())
     if not scores:
@@ -158,7 +159,7 @@ def evaluate(
         metrics=scores,
         seen_in_training=counts[0] if counts else None,
         seen_in_choosing=counts[1] if len(counts) > 1 else {},
-        metrics_unseen=_of_unseen(predictions, seen, objective) if seen else {},
+        metrics_unseen=_of_unseen(predictions, seen) if seen else {},
     )
     _warn_of_seen(run, result, overlaps, seen, own)
     return result, predictions
@@ -186,26 +187,21 @@ def _overlaps(run: Run, cache: Cache) -> list[texts.Overlap]:
         return []
 
 
-def _scores_of(
-    logits: Array, labels: Array, objective: Objective, thresholds: Array | None
-) -> Scores:
-    """The metrics of some examples from their logits (N, C). The loss is None: the head's penalties
-    need hidden states."""
-    decided = engine.metrics_of(logits, labels, objective, thresholds)
-    return {**_without_absent(decided, labels, objective), "loss": None}
+def _scores_of(predictions: Predictions) -> Scores:
+    """The metrics of predictions. The loss is None: the head's penalties need hidden states."""
+    return {**_without_absent(engine.metrics_of(predictions), predictions), "loss": None}
 
 
-def _without_absent(scores: Scores, labels: Array, objective: Objective) -> Scores:
-    """The metrics of examples, without precision and recall if they are those of a label that none
-    of the examples has."""
-    if objective.task.average(objective.classes) != "binary" or (labels == 1).any():
+def _without_absent(scores: Scores, predictions: Predictions) -> Scores:
+    """The metrics of predictions, without precision and recall if they are those of a label that
+    none of the examples has."""
+    average = predictions.task.average(predictions.logits.shape[1])
+    if average != "binary" or (predictions.labels == 1).any():
         return scores
     return {**scores, "precision": None, "recall": None}
 
 
-def _of_unseen(
-    predictions: dict[str, Predictions], seen: Mapping[str, Array], objective: Objective
-) -> dict[str, Scores]:
+def _of_unseen(predictions: dict[str, Predictions], seen: Mapping[str, Array]) -> dict[str, Scores]:
     """The metrics of the examples (N,) that are not `seen`, by split, where there are others
     too."""
     unseen: dict[str, Scores] = {}
@@ -213,7 +209,7 @@ def _of_unseen(
         new = np.flatnonzero(~seen[name])
         if 0 < len(new) < len(part.index):
             unseen[name] = _scores_of(
-                part.logits[new], part.labels[new], objective, part.thresholds
+                replace(part, labels=part.labels[new], logits=part.logits[new])
             )
     return unseen
 

@@ -277,14 +277,12 @@ class Run:
     def _check_metrics(self, transfer: TransferRecord | None, split: str) -> None:
         """Raise SpaceliteError if predictions are damaged, or their metrics are not the recorded
         ones."""
-        from spacelite.heads.base import Objective
         from spacelite.training import engine
 
         of, saved = transfer or self.record, self._predictions(transfer, split)
         if saved is None:
             return
-        objective = Objective(saved.task, len(self.record.label_names))
-        scores = engine.metrics_of(saved.logits, saved.labels, objective, saved.thresholds)
+        scores = engine.metrics_of(saved)
         for name, recorded in of.metrics[split].items():
             actual = scores.get(name)
             if name == "loss" or recorded is None or actual is None:

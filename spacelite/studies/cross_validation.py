@@ -32,6 +32,7 @@ from spacelite.document import (
 from spacelite.errors import SpaceliteError
 from spacelite.heads import HeadConfig
 from spacelite.heads.config import system_names
+from spacelite.metrics.predictions import Predictions
 from spacelite.metrics.significance import Difference, resampled
 from spacelite.progress import OnProgress
 from spacelite.runs.record import read_fields
@@ -459,19 +460,18 @@ def _scored(
     cache: Cache, config: HeadConfig, logits: Sequence[Array], fold: Array, folds: int
 ) -> HeadScores:
     """A head's scores on held-out folds, from the logits (N, C) of its R * F heads."""
-    from spacelite.heads.base import Objective
     from spacelite.training.engine import metrics_of
 
     repeats, examples = fold.shape
     labels = cache.splits["train"].labels
-    names = cache.label_names
     held_out = np.empty((repeats, examples, len(cache.label_names)), np.float32)
     figures = {name: np.full((repeats, folds), np.nan) for name in cache.task.metrics}
     for repeat, number in np.ndindex(repeats, folds):
         held = fold[repeat] == number
         of_fold = logits[repeat * folds + number][held]
         held_out[repeat, held] = of_fold
-        objective = Objective(cache.task.trained_on(labels[~held]), len(names))
-        for name, value in metrics_of(of_fold, labels[held], objective).items():
+        task = cache.task.trained_on(labels[~held])
+        predictions = Predictions(np.flatnonzero(held), labels[held], of_fold, task)
+        for name, value in metrics_of(predictions).items():
             figures[name][repeat, number] = np.nan if value is None else value
     return HeadScores(config, figures, held_out)

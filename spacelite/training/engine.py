@@ -27,6 +27,7 @@ from spacelite.cache.split import TokenRows
 from spacelite.errors import SpaceliteError
 from spacelite.heads.base import Batch, Head, Objective, Parameters, Scratch, TokenHead, Totals
 from spacelite.heads.config import HeadConfig
+from spacelite.metrics.predictions import Predictions
 from spacelite.metrics.scores import Scores
 from spacelite.tasks import Task
 from spacelite.tasks.base import Unit
@@ -222,7 +223,7 @@ class EpochMetrics:
         self._ce += ce * totals.examples
         counts.confusion += totals.confusion
         counts.correct += totals.correct
-        counts.examples = counts.examples + totals.examples
+        counts.examples += totals.examples
 
     def scores(self) -> dict[HeadConfig, Scores]:
         """Each head's metrics."""
@@ -305,14 +306,14 @@ def scores_of(
     return _scores(objective.task, totals.losses(), totals, None, *known)[0]
 
 
-def metrics_of(
-    logits: Array, labels: Array, objective: Objective, thresholds: Array | None = None
-) -> Scores:
-    """The metrics of examples from their logits (N, C) alone, with the decisions of thresholds, as
-    in `decided`. The loss is without the head's penalties, which need hidden states."""
-    tensor = torch.from_numpy(logits)
-    plain = Evaluated(scores_of(tensor, torch.from_numpy(labels), objective), tensor)
-    return decided(plain, labels, objective.task, thresholds).scores
+def metrics_of(predictions: Predictions) -> Scores:
+    """The metrics of predictions. The loss is without the head's penalties, which need hidden
+    states."""
+    task, labels = predictions.task, predictions.labels
+    logits = torch.from_numpy(predictions.logits)
+    objective = Objective(task, logits.shape[1])
+    plain = Evaluated(scores_of(logits, torch.from_numpy(labels), objective), logits)
+    return decided(plain, labels, task, predictions.thresholds).scores
 
 
 def predict(
