@@ -12,7 +12,7 @@ from conftest import invoke, refusal, texts, write_dataset
 from scipy.sparse import csr_array
 from sklearn.feature_extraction.text import TfidfVectorizer
 from test_baselines import cached as cached
-from test_baselines import dense, fitted, ids_of, inference_logits, random_rows, words
+from test_baselines import fitted, ids_of, inference_logits, random_rows, words
 from test_crossfit import centred, log_odds, scikit_learns
 
 import spacelite
@@ -56,7 +56,7 @@ def test_sublinear_counts_are_scikit_learns(longest):
     assert len(order) == len(theirs.vocabulary_) and ngrams.longest == longest
     for ids, offsets in (train, new):
         expected = theirs.transform(words(ids, offsets)).toarray()[:, order]
-        assert dense(ngrams.rows(ids, offsets), len(order)) == pytest.approx(expected, abs=1e-6)
+        assert ngrams.matrix(ids, offsets).toarray() == pytest.approx(expected, abs=1e-6)
         weight = np.random.RandomState(2).normal(size=(3, len(order)))
         parts = ngrams.parts(ids, offsets, weight)
         sums = np.add.reduceat(parts, offsets[:-1], axis=0)
@@ -68,8 +68,7 @@ def test_a_longer_ngram_gives_each_of_its_tokens_an_equal_part():
     ids, offsets = ids_of([[9, 7, 5, 8, 5]])
     weight = np.zeros((1, len(ngrams.keys)))
     weight[0, -1] = 1.0  # of 7 5 8 alone
-    rows = ngrams.rows(ids, offsets)
-    value = rows.values[rows.columns == len(ngrams.keys) - 1][0]
+    value = ngrams.matrix(ids, offsets)[0, len(ngrams.keys) - 1]
     parts = ngrams.parts(ids, offsets, weight)[:, 0]
     assert parts == pytest.approx([0, 0, value / 3, value / 3, value / 3, 0, 0])
 
@@ -187,8 +186,7 @@ def test_the_head_is_scikit_learns_with_everything_written_out(cached, of, close
         if name == "ngrams":
             split = cache.splits["test"]
             table = NGrams(run.parameters["ngrams.keys"], run.parameters["ngrams.idf"], True)
-            rows = table.rows(split.read_token_ids(), split.offsets)
-            logits = logits + dense(rows, len(table.keys)) @ weight.T
+            logits = logits + table.matrix(split.read_token_ids(), split.offsets) @ weight.T
         else:
             logits = logits + block_features(cache, name, "test") @ weight.T
     np.testing.assert_allclose(logits, inference_logits(run, cache, "test"), atol=1e-4)

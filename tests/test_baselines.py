@@ -133,13 +133,6 @@ def random_rows(count, seed, longest=12, vocabulary=30):
     return [random.randint(200, 200 + vocabulary, random.randint(1, longest)) for _ in range(count)]
 
 
-def dense(rows, width):
-    made = np.zeros((len(rows.starts) - 1, width))
-    text = np.repeat(np.arange(len(made)), np.diff(rows.starts))
-    made[text, rows.columns] = rows.values
-    return made
-
-
 def test_tfidf_is_scikit_learns():
     train, new = ids_of(random_rows(80, 0)), ids_of([*random_rows(20, 1, vocabulary=40), [999]])
     theirs = TfidfVectorizer(ngram_range=(1, 2), min_df=2, token_pattern=r"\S+")
@@ -154,7 +147,7 @@ def test_tfidf_is_scikit_learns():
     assert ngrams.idf == pytest.approx(theirs.idf_[order], abs=1e-6)
     for ids, offsets in (train, new):
         expected = theirs.transform(words(ids, offsets)).toarray()[:, order]
-        assert dense(ngrams.rows(ids, offsets), len(order)) == pytest.approx(expected, abs=1e-6)
+        assert ngrams.matrix(ids, offsets).toarray() == pytest.approx(expected, abs=1e-6)
     assert not expected[-1].any()  # no n-gram of it is known
 
 
@@ -163,7 +156,7 @@ def test_parts_of_tokens_sum_to_the_logits():
     ngrams = NGrams.of(ids, offsets)
     weight = np.random.RandomState(2).normal(size=(3, len(ngrams.keys)))
     parts = ngrams.parts(ids, offsets, weight)
-    logits = dense(ngrams.rows(ids, offsets), len(ngrams.keys)) @ weight.T
+    logits = ngrams.matrix(ids, offsets) @ weight.T
     assert np.add.reduceat(parts, offsets[:-1], axis=0) == pytest.approx(logits, abs=1e-12)
     assert ngrams.logits(ids, offsets, weight) == pytest.approx(logits, abs=1e-12)
     assert not parts[np.isin(ids, [101, 102, 999])].any()
@@ -270,7 +263,7 @@ def test_a_prediction_without_torch_is_the_same_to_the_bit(cached, name, setting
     assert np.array_equal(logits, inference_logits(run, cache, "test"))
     weight = run.parameters["classifier.weight" if name == "tfidf" else "ngrams.weight"]
     table = NGrams.from_head(run.parameters, sublinear=name == "additive")
-    expected = dense(table.rows(ids, split.offsets), len(table.keys)) @ weight.T.astype(float)
+    expected = table.matrix(ids, split.offsets) @ weight.T.astype(float)
     assert logits == pytest.approx(expected + run.parameters["classifier.bias"], abs=1e-6)
 
 

@@ -474,8 +474,8 @@ def by_hand(run, hidden, ids, states):
         table = heads.ngrams.NGrams(
             run.parameters["ngrams.keys"], run.parameters["ngrams.idf"], True
         )
-        rows = table.rows(ids, np.array([0, len(ids)]))
-        logits += weights["ngrams.weight"][:, rows.columns] @ rows.values
+        (row,) = table.matrix(ids, np.array([0, len(ids)])).toarray()
+        logits += weights["ngrams.weight"] @ row
     return logits
 
 

@@ -95,11 +95,9 @@ def ngrams(name: str, train: Examples, max_ngram: int) -> Block:
     """Logistic regression on TF-IDF, with the penalties of NBSVM."""
     ids, offsets = train.token_ids()
     table = NGrams.of(ids, offsets, sublinear=True, longest=max_ngram)
-    rows = table.rows(ids, offsets)
-    values = rows.values.astype(np.float32)
-    inputs = logistic.sparse(rows.starts, rows.columns, values, len(table.keys))
-    has = logistic.sparse(rows.starts, rows.columns, np.ones_like(values), len(table.keys))
-    transposed = has.T.tocsr()
+    inputs = table.matrix(ids, offsets).astype(np.float32)
+    transposed = inputs.T.tocsr()
+    transposed.data[:] = 1  # where an example has an n-gram
 
     def scales(sample: Array, goal: Array) -> Array:
         return LEAST + np.abs(log_count_ratios(transposed, sample, goal))

@@ -69,14 +69,6 @@ def strength(default: float | str) -> Any:
     )
 
 
-def sparse(starts: Array, columns: Array, values: Array, width: int) -> Any:
-    """A sparse matrix (N, width): row i has the columns and values from starts[i] to
-    starts[i + 1]."""
-    from scipy.sparse import csr_array
-
-    return csr_array((values, columns, starts), shape=(len(starts) - 1, width))
-
-
 def standardise(inputs: Array) -> tuple[Array, Array]:
     """Give each dimension of (N, p) mean 0 and deviation 1, in place; return the mean and the
     factor of each dimension, 0 for those that are constant but for rounding."""

@@ -28,15 +28,6 @@ LONGEST = 3
 STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # values of C among which tfidf's `auto` chooses
 
 
-class Rows(NamedTuple):
-    """A sparse matrix (N, M): row i has the `columns` and `values` from starts[i] to
-    starts[i + 1]."""
-
-    starts: Array
-    columns: Array
-    values: Array
-
-
 class Occurrences(NamedTuple):
     """The n-grams of several texts, one entry for each time that one occurs."""
 
@@ -82,20 +73,22 @@ class NGrams:
             keys, idf = keys.cpu().numpy(), idf.cpu().numpy()
         return cls(keys, idf, sublinear)
 
-    def rows(self, ids: Array, offsets: Array) -> Rows:
-        """TF-IDF of texts, each of length 1, or 0 without a known n-gram; values are float64."""
-        known, column = self._known(ids, offsets)
-        text, columns, values, lengths, _ = self._weighted(known, column, len(offsets) - 1)
-        return Rows(np.searchsorted(text, np.arange(len(offsets))), columns, values / lengths[text])
+    def matrix(self, ids: Array, offsets: Array) -> Any:
+        """TF-IDF of texts as a sparse matrix (N, M) float64: rows of length 1, or 0 without a known
+        n-gram."""
+        from scipy.sparse import csr_array
+
+        texts = len(offsets) - 1
+        text, columns, values, lengths, _ = self._weighted(*self._known(ids, offsets), texts)
+        starts = np.searchsorted(text, np.arange(len(offsets)))
+        return csr_array((values / lengths[text], columns, starts), shape=(texts, len(self.keys)))
 
     def logits(self, ids: Array, offsets: Array, weight: Array) -> Array:
         """A linear layer without bias on TF-IDF, given weights (C, M): (N, C) float64."""
-        rows, texts = self.rows(ids, offsets), len(offsets) - 1
-        text = np.repeat(np.arange(texts), np.diff(rows.starts))
-        of_classes = [
-            np.bincount(text, rows.values * of_class[rows.columns], minlength=texts)
-            for of_class in weight
-        ]
+        texts = len(offsets) - 1
+        text, columns, values, lengths, _ = self._weighted(*self._known(ids, offsets), texts)
+        values /= lengths[text]
+        of_classes = [np.bincount(text, values * of[columns], minlength=texts) for of in weight]
         return np.stack(of_classes, axis=1)
 
     def parts(self, ids: Array, offsets: Array, weight: Array) -> Array:
@@ -224,10 +217,8 @@ class TfidfHead(Head):
     def fit(cls, config: Any, train: Examples, objective: Objective, class_weights: str) -> Fitted:
         ids, offsets = train.token_ids()
         ngrams = NGrams.of(ids, offsets)
-        rows = ngrams.rows(ids, offsets)
-        inputs = logistic.sparse(rows.starts, rows.columns, rows.values, len(ngrams.keys))
         problems = logistic.Problems.of(train, objective, class_weights)
-        fit = logistic.fit(inputs, problems, config.C, STRENGTHS)
+        fit = logistic.fit(ngrams.matrix(ids, offsets), problems, config.C, STRENGTHS)
         parameters = {
             "ngrams.keys": torch.from_numpy(ngrams.keys),
             "ngrams.idf": torch.from_numpy(ngrams.idf),
