@@ -189,7 +189,7 @@ def test_weighted_counts_of_several_labels():
     for head in range(3):
         rows = np.repeat(np.arange(50), counts[head].numpy())
         own_correct, own = MULTI_LABEL.count(
-            logits[head : head + 1, rows], labels[rows], labels[rows]
+            logits[head : head + 1, rows], labels[rows], labels[rows], torch.ones(1, len(rows))
         )
         assert float(correct[head]) == float(own_correct[0])
         torch.testing.assert_close(confusion[head], own[0].double())

@@ -43,10 +43,9 @@ class Batch:
     targets: torch.Tensor
     # Of the loss's terms, (B, 1) or (B, C); (K, B, ...) if heads have their own.
     weights: torch.Tensor
-    # Their sum over the whole batch; with `sample_weights` that of each head, (K, 1, 1).
-    weight: float | torch.Tensor
+    sample_weights: torch.Tensor  # of each example for each head, (K, B), or for all, (1, B)
+    weight: torch.Tensor  # the sum of all weights over the whole batch, (K, 1, 1) or (1, 1, 1)
     task: Task
-    sample_weights: torch.Tensor | None = None  # of each example for each head, (K, B)
 
     def weighted(self, sample_weights: torch.Tensor, class_weights: torch.Tensor | None) -> Batch:
         """The batch as K heads see it that give examples weights (K, B), and have class weights
@@ -57,8 +56,7 @@ class Batch:
                 self.task.weights(self.labels, self.targets, of_head) for of_head in class_weights
             ]
             weights = torch.stack(per_head)
-        total = (sample_weights.double() * weights.double().sum(dim=-1)).sum(dim=1)
-        weight = torch.where(total > 0, total, 1).to(weights).view(-1, 1, 1)
+        weight = at_least_one(weight_of(sample_weights, weights)).to(weights).view(-1, 1, 1)
         return replace(self, sample_weights=sample_weights, weights=weights, weight=weight)
 
     def standardised(self, unit: Unit) -> Batch:
@@ -77,9 +75,9 @@ class Batch:
             self.labels[rows],
             self.targets[..., rows, :],
             self.weights[..., rows, :],
+            self.sample_weights[:, rows],
             self.weight,
             self.task,
-            None if self.sample_weights is None else self.sample_weights[:, rows],
         )
 
     def examples_of(self, tokens: int) -> torch.Tensor:
@@ -90,9 +88,18 @@ class Batch:
     def logit_gradients(self, logits: torch.Tensor) -> torch.Tensor:
         """The gradient of the batch's weighted mean loss with respect to `logits` (K, B, C)."""
         residuals = self.task.residuals(logits, self.targets).mul_(self.weights)
-        if self.sample_weights is not None:
-            residuals.mul_(self.sample_weights[:, :, None])
-        return residuals.div_(self.weight)
+        return residuals.mul_(self.sample_weights[:, :, None]).div_(self.weight)
+
+
+def weight_of(sample_weights: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """The sum of the weights of a batch for each head, (K,) or (1,) float64, from those of its
+    examples (K, B) or (1, B) and of the terms of the loss."""
+    return (sample_weights.double() * weights.double().sum(dim=-1)).sum(dim=1)
+
+
+def at_least_one(counts: torch.Tensor) -> torch.Tensor:
+    """Numbers of terms to divide by: 1 where there are none."""
+    return torch.where(counts > 0, counts, 1)
 
 
 @dataclass(frozen=True)
@@ -119,13 +126,15 @@ class Objective:
         dtype = dtype or torch.float32
         targets = self.task.targets(labels, self.classes, dtype)
         weights = self.task.weights(labels, targets, self.class_weights)
+        alike = weights.new_ones(1, len(labels))
         return Batch(
             lengths=lengths,
             tokens=lengths.to(dtype).view(-1, 1),
             labels=labels,
             targets=targets,
             weights=weights,
-            weight=float(weights.double().sum()),
+            sample_weights=alike,
+            weight=weight_of(alike, weights).to(weights).view(1, 1, 1),
             task=self.task,
         )
 
@@ -236,23 +245,23 @@ class Fitted(NamedTuple):
 
 @dataclass
 class Totals:
-    """Sums over examples, from which the losses and metrics of K heads are computed. Where heads
-    give examples weights, all are sums of these, and the last three (K,) too."""
+    """Sums over examples, from which the losses and metrics of K heads are computed: (K,) float64
+    each, of the weights that each head gives the examples."""
 
-    ce: torch.Tensor  # the plain loss, such as the cross-entropy, without weights, (K,) float64
-    weighted_ce: torch.Tensor  # with the weights of its terms, (K,) float64
-    correct: torch.Tensor  # examples that are predicted correctly, (K,)
     confusion: torch.Tensor  # confusion matrices, (K, ...), in the task's layout
-    examples: int | torch.Tensor = 0
-    terms: int | torch.Tensor = 0  # of the loss
-    weight: float | torch.Tensor = 0.0  # of these terms
+    ce: torch.Tensor  # the plain loss, such as the cross-entropy, without weights of its terms
+    weighted_ce: torch.Tensor  # with them
+    correct: torch.Tensor  # examples that are predicted correctly
+    examples: torch.Tensor
+    terms: torch.Tensor  # of the loss
+    weight: torch.Tensor  # of these terms
 
     @classmethod
     def zeros(cls, heads: int, objective: Objective) -> Totals:
         """Totals of no examples."""
-        ce, weighted_ce, correct = torch.zeros(3, heads, dtype=torch.float64)
         shape = objective.task.confusion_shape(objective.classes)
-        return cls(ce, weighted_ce, correct, torch.zeros(heads, *shape, dtype=torch.float64))
+        confusion = torch.zeros(heads, *shape, dtype=torch.float64)
+        return cls(confusion, *torch.zeros(6, heads, dtype=torch.float64))
 
     def losses(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Weighted and plain mean loss of everything added, as one batch, (K,) each."""
@@ -260,26 +269,18 @@ class Totals:
 
     def add(self, logits: torch.Tensor, batch: Batch) -> None:
         """Add a batch, whose `logits` are (K, B, C)."""
-        task = batch.task
+        task, weights = batch.task, batch.sample_weights
         terms = task.loss_terms(logits, batch.labels, batch.targets).double()
-        if batch.sample_weights is not None:
-            terms *= batch.sample_weights[:, :, None]
+        terms *= weights[:, :, None]
         self.ce += terms.sum(dim=(1, 2)).cpu()
         self.weighted_ce += (terms * batch.weights).sum(dim=(1, 2)).cpu()
-        counts = task.count(logits, batch.labels, batch.targets, batch.sample_weights)
-        correct, confusion = counts
+        correct, confusion = task.count(logits, batch.labels, batch.targets, weights)
         self.correct += correct
         self.confusion += confusion
-        if batch.sample_weights is None:
-            self.examples += len(batch.labels)
-            self.terms += terms[0].numel()
-            self.weight += batch.weight
-            return
-        weights = batch.sample_weights.double()
-        examples = weights.sum(dim=1).cpu()
-        self.examples = self.examples + examples
-        self.terms = self.terms + examples * terms.shape[2]
-        self.weight = self.weight + (weights * batch.weights.double().sum(dim=-1)).sum(dim=1).cpu()
+        examples = weights.double().sum(dim=1).cpu()
+        self.examples += examples
+        self.terms += examples * terms.shape[2]
+        self.weight += weight_of(weights, batch.weights).cpu()
 
 
 class Head(ABC):

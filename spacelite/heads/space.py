@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar
 
 from typing_extensions import override
 
@@ -29,6 +29,7 @@ from spacelite.heads.base import (
     TokenBlock,
     TokenHead,
     Tokens,
+    at_least_one,
     segment_sum,
 )
 from spacelite.heads.config import EnsembleConfig, HeadConfig
@@ -42,20 +43,18 @@ NARROW = 64  # columns below which the product is faster with the result transpo
 STANDARD = "standard"
 EPSILON = 1e-9  # keeps 1 / variance finite
 
-Count: TypeAlias = "float | torch.Tensor"  # of all heads, or of each, (K,) float64
-
 
 @dataclass
 class Penalties:
-    """Sums over examples, from which L_inter and L_intra of K heads are computed. Where heads give
-    examples weights, these count so much, and the last three are (K,) float64."""
+    """Sums over examples, from which L_inter and L_intra of K heads are computed: (K,) float64
+    each, of the weights that each head gives the examples."""
 
-    matching: torch.Tensor  # of 1 - s in the spaces of an example's own classes, (K,) float64
-    mismatching: torch.Tensor  # of 1 + s in all other spaces, (K,) float64
-    intra: torch.Tensor  # of 1 / (variance + EPSILON), (K,) float64
-    matching_tokens: Count = 0  # tokens times classes in `matching`
-    mismatching_tokens: Count = 0  # and in `mismatching`
-    varying: Count = 0  # examples in `intra`: those with more than one token
+    matching: torch.Tensor  # of 1 - s in the spaces of an example's own classes
+    mismatching: torch.Tensor  # of 1 + s in all other spaces
+    intra: torch.Tensor  # of 1 / (variance + EPSILON)
+    matching_tokens: torch.Tensor  # tokens times classes in `matching`
+    mismatching_tokens: torch.Tensor  # and in `mismatching`
+    varying: torch.Tensor  # examples in `intra`: those with more than one token
 
     def weighted(self, inter: torch.Tensor, intra: torch.Tensor, latent: int) -> torch.Tensor:
         """inter L_inter + intra L_intra, (K,), with weights (K,) and L = `latent`."""
@@ -72,22 +71,10 @@ class Penalties:
         return inter_loss + intra_loss
 
 
-def count_of(counts: torch.Tensor, weights: torch.Tensor | None) -> Count:
-    """The sum of counts of examples, (B,) int64; with weights (K, B), the weighted sum of each
-    head, (K,) float64 on the CPU. Counted exactly: float32 would round large sums."""
-    return int(counts.sum()) if weights is None else (weights.double() @ counts.double()).cpu()
-
-
-def at_least_one(count: Count) -> Count:
-    """A number of terms to divide by: 1 where there are none."""
-    if isinstance(count, torch.Tensor):
-        return torch.where(count > 0, count, 1)
-    return max(count, 1)
-
-
-def by_row(value: Count, like: torch.Tensor) -> Count:
-    """A number as it is; of each head, (K,), as (1, K, 1) beside `like`."""
-    return value.to(like).view(1, -1, 1) if isinstance(value, torch.Tensor) else value
+def count_of(counts: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """The weighted sum of counts of examples, (B,) int64, of each head, (K,) float64 on the CPU,
+    from weights (K, B). Counted exactly: float32 would round large sums."""
+    return (weights.double() @ counts.double()).cpu()
 
 
 def dimensions_of_a_space() -> Any:
@@ -204,7 +191,7 @@ class SpaceHead(TokenHead):
         self.varied = int((self.intra > 0).sum())  # heads with L_intra
         self._with_inter = bool(self.inter.any())
         self._inter = self.inter.to(spaces).view(1, -1, 1)
-        self._intra = self.intra[: self.varied].to(spaces).repeat_interleave(self.per_head)
+        self._intra = self.intra[: self.varied].to(spaces)
 
     @property
     @override
@@ -224,7 +211,7 @@ class SpaceHead(TokenHead):
     @override
     def clear(self) -> None:
         super().clear()
-        self.penalties = Penalties(*torch.zeros(3, len(self.configs), dtype=torch.float64))
+        self.penalties = Penalties(*torch.zeros(6, len(self.configs), dtype=torch.float64))
 
     def losses(self) -> tuple[torch.Tensor, torch.Tensor]:
         """CE + inter L_inter + intra L_intra, with
@@ -246,26 +233,19 @@ class SpaceHead(TokenHead):
             self._matching = count_of(matching, batch.sample_weights)
             self._mismatching = count_of(batch.lengths * classes - matching, batch.sample_weights)
             match, other = (
-                by_row(0.5 / at_least_one(count * self.latent), batch.targets)
+                (0.5 / at_least_one(count * self.latent)).to(batch.targets).view(1, -1, 1)
                 for count in (self._matching, self._mismatching)
             )
             gradients = other - (match + other) * batch.targets[:, None]
-            if batch.sample_weights is not None:
-                gradients = gradients * batch.sample_weights.T[:, :, None]
-            self._inter_gradients = self._inter * gradients
+            self._inter_gradients = self._inter * gradients * batch.sample_weights.T[:, :, None]
         if self.varied:
             # An example with a single token has no variance and is left out.
             single = batch.lengths < 2
             self._varying = count_of((~single).long(), batch.sample_weights)
             # d(1 / (var + eps)) / ds = -(var + eps)^-2 * 2 (s - mean) / (n - 1)
-            varying, tokens = at_least_one(self._varying), (batch.tokens - 1).clamp_(min=1)
-            if batch.sample_weights is None:
-                self._intra_scale = -2 / varying / tokens
-            else:
-                weights = batch.sample_weights.T
-                weights = weights / torch.as_tensor(varying).to(weights)
-                scale = -2 * weights[:, : self.varied] / tokens
-                self._intra_scale = scale.repeat_interleave(self.per_head, dim=1)
+            weights = batch.sample_weights.T / at_least_one(self._varying).to(batch.tokens)
+            tokens = (batch.tokens - 1).clamp_(min=1)
+            self._intra_scale = -2 * self._intra * weights[:, : self.varied] / tokens  # (B, K)
             self._single = single.view(-1, 1) if bool(single.any()) else None
 
     @property
@@ -319,7 +299,8 @@ class SpaceHead(TokenHead):
         backward = fresh("backward", coordinates.shape)
         torch.index_select(by_example, 0, example, out=backward)
         if self.varied:
-            factor = inverse.square_().mul_(self._intra_scale[rows]).mul_(self._intra)
+            by_head = inverse.square_().view(len(group.lengths), self.varied, -1)
+            factor = by_head.mul_(self._intra_scale[rows, :, None]).flatten(1)
             torch.index_select(factor, 0, example, out=other)
             backward[:, varied].addcmul_(centred, other)
         # dloss/d(W x) = dloss/ds * (1 - s^2)
@@ -339,18 +320,15 @@ class SpaceHead(TokenHead):
             totals = (means * batch.tokens[:, :, None]).double()
             full = batch.lengths.to(totals).view(-1, 1, 1) * self.latent
             match = batch.targets.to(totals)[:, None]
-            given = batch.sample_weights
-            weights = 1 if given is None else given.double().T[:, :, None]
+            weights = batch.sample_weights.double().T[:, :, None]
             sums.matching += (weights * match * (full - totals)).sum(dim=(0, 2)).cpu()
             sums.mismatching += (weights * (1 - match) * (full + totals)).sum(dim=(0, 2)).cpu()
-            sums.matching_tokens = sums.matching_tokens + self._matching
-            sums.mismatching_tokens = sums.mismatching_tokens + self._mismatching
+            sums.matching_tokens += self._matching
+            sums.mismatching_tokens += self._mismatching
         if self.varied:
-            inverse = self._inverse.double()
-            if batch.sample_weights is not None:
-                inverse *= batch.sample_weights[: self.varied].double().T
-            sums.intra[: self.varied] += inverse.sum(dim=0).cpu()
-            sums.varying = sums.varying + self._varying
+            weights = batch.sample_weights[: self.varied].double().T
+            sums.intra[: self.varied] += (self._inverse.double() * weights).sum(dim=0).cpu()
+            sums.varying += self._varying
         if gradients is not None:
             for name, summed in gradients.items():
                 self.gradients[name] = summed.view_as(self.parameters[name])

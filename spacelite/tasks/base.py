@@ -178,12 +178,12 @@ class Task(ABC):
         logits: torch.Tensor,
         labels: torch.Tensor,
         targets: torch.Tensor,
-        sample_weights: torch.Tensor | None = None,
+        sample_weights: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """How many examples each head predicts correctly, (K,), from `logits` (K, B, C), and each
         head's confusion matrix, or other sums over examples that metrics are computed from,
-        (K, *confusion_shape); on the CPU. With `sample_weights` of each head, (K, B), both are
-        float64."""
+        (K, *confusion_shape); float64 on the CPU. An example counts as much as its weight for each
+        head, (K, B), or for all, (1, B)."""
 
     @abstractmethod
     def confusion_shape(self, classes: int) -> tuple[int, ...]:

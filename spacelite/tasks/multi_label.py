@@ -96,18 +96,17 @@ class MultiLabel(Task):
         logits: torch.Tensor,
         labels: torch.Tensor,
         targets: torch.Tensor,
-        sample_weights: torch.Tensor | None = None,
+        sample_weights: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         heads, _, classes = logits.shape
         head = torch.arange(heads, device=logits.device)[:, None, None]
         label = torch.arange(classes, device=logits.device)
         predicted = (logits > 0).long()
         cells = ((head * classes + label) * 2 + labels) * 2 + predicted
-        correct, weights = (predicted == labels).all(dim=2), None
-        if sample_weights is not None:
-            correct = correct * sample_weights.double()
-            weights = sample_weights.double()[:, :, None].expand_as(cells).flatten()
-        counts = torch.bincount(cells.flatten(), weights, minlength=heads * classes * 4)
+        weights = sample_weights.double()
+        correct = (predicted == labels).all(dim=2) * weights
+        of_cells = weights[:, :, None].expand_as(cells).flatten()
+        counts = torch.bincount(cells.flatten(), of_cells, minlength=heads * classes * 4)
         return correct.sum(dim=1).cpu(), counts.view(heads, classes, 2, 2).cpu()
 
     def confusion_shape(self, classes: int) -> tuple[int, ...]:

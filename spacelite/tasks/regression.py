@@ -213,11 +213,11 @@ class Regression(Task):
         logits: torch.Tensor,
         labels: torch.Tensor,
         targets: torch.Tensor,
-        sample_weights: torch.Tensor | None = None,
+        sample_weights: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         p = logits[..., 0].double()
         y = targets[..., 0].double().expand_as(p)
-        weights = torch.ones_like(p) if sample_weights is None else sample_weights.double()
+        weights = sample_weights.double()
         error = p - y
         sums = [
             (weights * values).sum(dim=1)

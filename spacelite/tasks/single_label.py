@@ -84,12 +84,12 @@ class SingleLabel(Task):
         logits: torch.Tensor,
         labels: torch.Tensor,
         targets: torch.Tensor,
-        sample_weights: torch.Tensor | None = None,
+        sample_weights: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         heads, _, classes = logits.shape
         head = torch.arange(heads, device=logits.device)[:, None]
         cells = (head * classes + labels) * classes + logits.argmax(dim=2)
-        weights = None if sample_weights is None else sample_weights.double().flatten()
+        weights = sample_weights.double().expand_as(cells).flatten()
         counts = torch.bincount(cells.flatten(), weights, minlength=heads * classes**2)
         confusion = counts.view(heads, classes, classes).cpu()
         return confusion.diagonal(dim1=1, dim2=2).sum(dim=1), confusion

@@ -56,27 +56,20 @@ class Adam:
             gradients = _clipped(gradients, clip_norm)
         if idle is not None:
             self._skipped += idle.cpu()
-        count: int | torch.Tensor = number
-        if self._skipped.any():
-            count = (number - self._skipped.double()).clamp(min=1)  # of each head
+        count = (number - self._skipped.double()).clamp(min=1)  # of each head
         first, second = (1 - beta**count for beta in self.BETAS)
         for name, (mean, square) in self.moments.items():
             parameter = parameters[name]
             state = (parameter, mean, square)
             before = [values[idle] for values in state] if idle is not None else []
             per_head = (-1, *[1] * (parameter.dim() - 1))
-            rate, decay = (
+            rate, decay, root = (
                 values.view(per_head).to(parameter)
-                for values in (self._rates * factor / first, self._decays)
+                for values in (self._rates * factor / first, self._decays, second.sqrt())
             )
             gradient = torch.addcmul(gradients[name], parameter, decay)
             mean.lerp_(gradient, 1 - self.BETAS[0])
             square.mul_(self.BETAS[1]).addcmul_(gradient, gradient, value=1 - self.BETAS[1])
-            root = (
-                second.sqrt().view(per_head).to(parameter)
-                if isinstance(second, torch.Tensor)
-                else math.sqrt(second)
-            )
             scale = square.sqrt().div_(root).add_(self.EPSILON)
             parameter.sub_(mean.div(scale).mul_(rate))
             for values, former in zip(state, before, strict=False):
