@@ -134,6 +134,8 @@ def test_metrics_equal_scikit_learn_and_scipy():
     assert of.pearson == pytest.approx(expected["pearson"], rel=1e-6)
     same = Numbers(0.0, sums_of(labels, np.full(200, 7.0)), labels, np.full(200, 7.0))
     assert same.pearson is None and same.spearman is None and same.r2 < 0
+    hardly = labels.mean() + 1e-9 * (labels - labels.mean())
+    assert Numbers(0.0, sums_of(labels, hardly)).pearson == pytest.approx(1, abs=1e-3)
 
 
 @pytest.mark.parametrize("loss", ["squared", "huber"])

@@ -73,8 +73,9 @@ def sums_of(labels: Array, predicted: Array) -> Array:
     """The sums of `Numbers`, (8,) float64, from labels and predictions (N,)."""
     y, p = labels.astype(np.float64), predicted.astype(np.float64)
     error = p - y
-    # The correlations and R2 do not depend on where the numbers begin: large ones lose digits.
-    y, p = y - labels.mean(), p - labels.mean()
+    # The correlations and R2 do not depend on where the numbers begin: large ones lose digits, and
+    # those that do not vary are 0 exactly.
+    y, p = y - y[:1], p - p[:1]
     sums = (error @ error, np.abs(error).sum(), p.sum(), p @ p, y.sum(), y @ y, p @ y)
     return np.array([len(y), *sums])
 
