@@ -47,7 +47,8 @@ def explain(
         pair TEXT: The second text, for a run that was trained on pairs of texts.
         example: In place of a text: an example of the run's cache, such as test:17.
         label: The label to explain. [default: the predicted one, or each of several]
-        html: Also write a page: the text, and its tokens in the concept spaces.
+        html: Also write a page: the text, the share of every word, and the tokens in the concept
+            spaces of heads that have them.
     """
     arguments = locals()
 

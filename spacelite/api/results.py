@@ -486,7 +486,7 @@ class TextExplanation:
 
     @checked()
     def save(self, path: str | Path) -> Path:
-        """Write a page: the text, every word's share, and the tokens in the concept spaces.
+        """Write a page: the text, every word's share, and the tokens in concept spaces, if any.
 
         Args:
             path: Path of the file.

@@ -110,7 +110,7 @@ def explanation_page(
     explanation: Explanation, labels: Sequence[int], latent: int | None, about: str
 ) -> str:
     """The page of an explained text: the prediction, the text with each word's share in the logits
-    of some labels, its tokens as points in the concept spaces, and every word's share in every
+    of some labels, its tokens as points in concept spaces, if any, and every word's share in every
     logit, as in `Explanation.shares`. `latent` is L of a space head, None for other heads; `about`
     names the head and the text."""
     name = ", ".join(explanation.labels[label] for label in labels)
