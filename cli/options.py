@@ -199,7 +199,9 @@ class SettingsCommand(TyperCommand):
         try:
             return convert(given.strip()) if auto else given
         except ValueError as error:
-            raise SpaceliteError(f"{name} {given}: give a whole number, or auto") from error
+            raise SpaceliteError(
+                f"{name} {given or repr('')}: give a whole number, or auto"
+            ) from error
 
     def _is_list(self, setting: Field[Any]) -> bool:
         """Whether several values may be given: of the settings of a head, not of those that heads
@@ -318,7 +320,7 @@ def comma_list(
         except ValueError as error:
             kind = "a whole number" if convert is int else "a number"
             raise SpaceliteError(
-                f"{option} {text}: {part.strip()!r} is not {kind}; give one, or several with "
-                "commas between them"
+                f"{option} {text or repr('')}: {part.strip()!r} is not {kind}; give one, or "
+                "several with commas between them"
             ) from error
     return list(dict.fromkeys(values)) if once else values

@@ -79,7 +79,7 @@ def report(
     of_file = None if out is None else form_of_file(out)
     form = as_form
     if form not in formats:
-        raise SpaceliteError(f"--format {form}: {choose_from(form, formats)}")
+        raise SpaceliteError(f"--format {form or repr('')}: {choose_from(form, formats)}")
     if as_json and form not in (TERMINAL, "json"):
         raise SpaceliteError(f"give either --json or --format {form}, not both")
     if as_json and out is not None:
@@ -136,7 +136,9 @@ def _conditions(where: Sequence[str]) -> dict[str, list[str]]:
     for condition in where:
         name, equals, values = condition.partition("=")
         if not (name and equals and values):
-            raise SpaceliteError(f"--where {condition}: give a setting and its value: lr=0.002")
+            raise SpaceliteError(
+                f"--where {condition or repr('')}: give a setting and its value: lr=0.002"
+            )
         choices = [value.strip() for value in values.split(",")]
         conditions.setdefault(name.strip().lstrip("-").replace("-", "_"), []).extend(choices)
     return conditions

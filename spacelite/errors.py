@@ -33,9 +33,11 @@ class SpaceliteError(Exception):
         handled = sys.exc_info()[1]
         if handled and is_out_of_memory(handled) and "memory" not in message:
             message = out_of_memory(handled)
+        self.arguments = tuple(arguments)
+        for name in self.arguments:  # an empty string is shown as one
+            message = re.sub(rf"(?<![\w./-]){name}=(?=[ :,])", f"{name}=''", message)
         # A path or name in the message may contain anything, even a line break.
         super().__init__(visible_name(message.strip()))
-        self.arguments = tuple(arguments)
 
     def for_options(self, option: Callable[[str], str]) -> str:
         """The message with command-line options (of arguments' names) in place of arguments:
@@ -49,7 +51,6 @@ class SpaceliteError(Exception):
             message = re.sub(rf"(?<![\w./-]){name}=False\b", without, message)
             word = rf"(?<![\w./-]){name}='([\w.:]+)'"  # no quotes, where a shell needs none
             message = re.sub(word, rf"{option(name)} \1", message)
-            message = re.sub(rf"(?<![\w./-]){name}=(?=:)", f"{option(name)} ''", message)  # empty
             message = re.sub(rf"(?<![\w./-]){name}=", f"{option(name)} ", message)
             if "_" in name:  # names without one are also English words
                 message = re.sub(rf"(?<![\w./-]){name}\b(?![/.]\w)", option(name), message)

@@ -167,6 +167,15 @@ def test_report_without_runs(tmp_path):
         ),
         (["--seeds", "0"], ["--seeds 0"]),
         (["--epochs", "0"], ["--epochs 0"]),
+        (["--head", ""], ["--head '': choose from space, linear"]),
+        (["--head", "space,"], ["--head '': choose from space, linear"]),
+        (["--pooling", ""], ["--pooling '': choose from first, last"]),
+        (["--intra", ""], ["--intra '': '' is not a number; give one"]),
+        (["--batch-size", ""], ["--batch-size '': give a whole number, or auto"]),
+        (["--blocks", ""], ["--blocks '' has no effect"]),
+        (["--preset", ""], ["--preset '': choose from best"]),
+        (["--loss", ""], ["--loss ''"]),
+        (["--sweep", ""], ["not over '': choose from layers, pooling"]),
     ],
 )
 def test_bad_training_options(options, words, tmp_path, cache_path):

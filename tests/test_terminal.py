@@ -457,4 +457,5 @@ def test_a_false_argument_is_the_option_that_leaves_out():
     error = SpaceliteError("seeds: 1 of the seeds: is no number", ["seeds"])
     assert error.for_options(lambda name: f"--{name}") == "--seeds: 1 of the seeds: is no number"
     error = SpaceliteError("scaling=: choose from none, standard", ["scaling"])
+    assert str(error) == "scaling='': choose from none, standard"
     assert error.for_options(lambda name: f"--{name}") == "--scaling '': choose from none, standard"

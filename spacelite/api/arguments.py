@@ -89,7 +89,7 @@ def _flag(value: Any) -> bool:
 
 def _names(value: Any) -> list[str]:
     names = [value] if isinstance(value, str) else list(value)
-    return [_text(name) for name in names]
+    return [_string(name) for name in names]
 
 
 def _conditions(value: Any) -> dict[str, Any]:
@@ -166,6 +166,7 @@ def fraction(limit: float) -> Callable[[Any], float]:
 
 NAME = Kind("give a name (a string)", _text)
 STRING = Kind("give a string", _string)
+CHOICE = Kind("give a name (a string)", _string)  # one of those that its function then lists
 REPOSITORY = Kind("give the name of a repository on the hub, OWNER/NAME", _text)
 NAME_OR_PATH = Kind("give a name or a path", _path)
 PATH = Kind("give the path of a folder", lambda value: Path(_path(value)))
@@ -181,9 +182,9 @@ LABELS = Kind('give {"their label": "the run\'s label"}, or a list of "theirs=th
 
 # Argument -> its kind in every function that has no other kind for it.
 KINDS: dict[str, Kind] = {
-    **dict.fromkeys(("dtype", "padding", "preset", "revision", "name"), NAME),
-    **dict.fromkeys(("metric", "split", "labels_as", "label_separator", "quoting"), NAME),
-    **dict.fromkeys(("task", "loss"), NAME),
+    **dict.fromkeys(("revision", "name", "label_separator"), NAME),
+    **dict.fromkeys(("dtype", "padding", "preset", "metric", "split", "labels_as"), CHOICE),
+    **dict.fromkeys(("quoting", "task", "loss"), CHOICE),
     **dict.fromkeys(("head", "compare"), NAMES),
     **dict.fromkeys(("cache_dir", "data_dir"), PATH),
     **dict.fromkeys(("path", "file", "out"), FILE),

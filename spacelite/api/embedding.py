@@ -10,6 +10,7 @@ from typing import Any
 
 from spacelite import files, ranks
 from spacelite.api.arguments import (
+    CHOICE,
     FILE,
     NAME,
     NAME_OR_PATH,
@@ -36,7 +37,7 @@ from spacelite.settings import among
 log = logging.getLogger(__name__)
 
 
-@checked(layer=WHOLE_NUMBERS, precision=NAME, prefix=STRING)
+@checked(layer=WHOLE_NUMBERS, precision=CHOICE, prefix=STRING)
 def embed(
     dataset: Any = None,
     *,

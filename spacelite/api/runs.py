@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from spacelite import files
 from spacelite.api.arguments import (
+    CHOICE,
     LABELS,
     NAME,
     NAME_OR_PATH,
@@ -509,7 +510,7 @@ class TrainedRun:
                 known_backbone=self.backbone, on_progress=on_progress,
             )  # fmt: skip
 
-    @checked(repository=REPOSITORY, form=NAME)
+    @checked(repository=REPOSITORY, form=CHOICE)
     def push(
         self,
         repository: str,

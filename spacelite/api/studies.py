@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from spacelite import files, heads
 from spacelite.api import columns
-from spacelite.api.arguments import NAME, NAMES, checked
+from spacelite.api.arguments import CHOICE, NAMES, checked
 from spacelite.api.embedding import dataset_of
 from spacelite.api.results import CACHE, EmbeddedDataset, meant_by
 from spacelite.data import writers
@@ -525,7 +525,7 @@ class LabelAudit(_Study):
         return f"<audit: {len(result.findings):,} of {result.examples:,} labels are suspected>"
 
 
-@checked(cache=CACHE, head=NAME)
+@checked(cache=CACHE, head=CHOICE)
 def audit(
     cache: EmbeddedDataset | str | Path | None = None,
     *,

@@ -374,9 +374,9 @@ def readings(cache: Cache, over: Sequence[str]) -> list[Reading]:
     SpaceliteError if there are no layer means."""
     unknown = [name for name in over if name not in (LAYERS, POOLING)]
     if unknown or not over:
-        what = (
-            f"{unknown[0]}: {choose_from(unknown[0], (LAYERS, POOLING))}" if unknown else "nothing"
-        )
+        what = "nothing"
+        if unknown:
+            what = f"{unknown[0] or repr('')}: {choose_from(unknown[0], (LAYERS, POOLING))}"
         raise SpaceliteError(f"a sweep is over layers, pooling, or both, not over {what}")
     found: list[Reading] = []
     if LAYERS in over:

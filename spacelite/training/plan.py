@@ -272,7 +272,8 @@ def plan(
     named = None if asked.pop("preset", None) else asked.get("monitor")
     monitor = task.metric(named, asked.get("monitor", TrainingConfig.monitor), "monitor")
     training, values, chosen = resolve({**asked, "monitor": monitor}, examples)
-    training = replace(training, loss=training.loss or next(iter(task.losses), None))
+    if training.loss is None:
+        training = replace(training, loss=next(iter(task.losses), None))
     values = {
         "pooling": cache.pooling, **values, "seed": seed_list(asked["seeds"])
     }  # fmt: skip
