@@ -77,7 +77,8 @@ def _sweep(context: typer.Context, over: str) -> None:
     given = {
         name: value
         for name, value in context.params.items()
-        if (source := context.get_parameter_source(name)) and source.name == "COMMANDLINE"
+        if (source := context.get_parameter_source(name))
+        and source.name in ("COMMANDLINE", "ENVIRONMENT")
     } | context.obj
     kept = {name: given.pop(name) for name in ("cache", "cache_dir", "as_json") if name in given}
     metric = given.pop("monitor", None)

@@ -277,6 +277,8 @@ def test_the_environment_moves_everything(bert, reviews, tmp_path):
     environment = {"SPACELITE_CACHE": str(tmp_path / "elsewhere")}
     invoke("embed", "--backbone", bert, "--dataset", reviews, env=environment)
     assert list((tmp_path / "elsewhere" / "embeddings").glob("*.h5"))
+    unknown = invoke("train", "--sweep", "layers", "--cache", "none", env=environment)
+    assert str(tmp_path / "elsewhere") in unknown.stderr
 
 
 @pytest.mark.parametrize("what", [["report"], ["report", "--json"], ["cache", "list"]], ids=str)

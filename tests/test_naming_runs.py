@@ -197,6 +197,14 @@ def test_the_nearest_name_is_suggested(cache_dir):
     assert "which holds tiny-bert--" in refusal(runs.find, cache_dir, "@@@")
 
 
+def test_a_run_that_cannot_be_read_may_be_the_one_that_is_named(cache_dir):
+    (named,) = (run for run in runs.load_all(cache_dir) if run.name == "base")
+    record = named.folder / "run.json"
+    record.write_bytes(record.read_bytes().replace(b'"base"', b'"bas\xff"'))
+    message = refusal(runs.find, cache_dir, "base")
+    assert "one that cannot be read" in message and named.id in message and "mean" not in message
+
+
 def test_a_folder_that_is_missing_is_not_called_damaged(cache_dir, tmp_path):
     assert "there is no folder" in refusal(runs.find, cache_dir, str(tmp_path / "absent"))
     (tmp_path / "empty").mkdir()

@@ -411,8 +411,10 @@ def _chosen(search: Search, results: Sequence[TrainedHead], training: TrainingCo
     values = ", ".join(details(names, settings, unsaid))
     name = first.system + (f" ({values})" if values else "")
     ties = search.ties(by_head, training)
-    others = "another" if ties == 1 else f"{ties} others"
-    tied = f"; it ties with {others}, of which none has a lower cross-entropy" if ties else ""
+    others = "another, whose cross-entropy is not lower"
+    if ties > 1:
+        others = f"{ties} others, of which none has a lower cross-entropy"
+    tied = f"; it ties with {others}" if ties else ""
     return f"{name}: {record.words(figure)}{seeds}{tied}{spared}"
 
 

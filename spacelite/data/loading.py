@@ -7,7 +7,6 @@ names of their classes, without an import.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -541,8 +540,8 @@ def _check_classes(dataset: TextDataset, limit: int | None = None, *, warn: bool
     if not warn:
         return
     if len(present) < len(dataset.label_names):
-        never = sorted(set(dataset.label_names) - set(present))
-        log.warning("%s: no training example has label %s", dataset.name, json.dumps(never))
+        never = ", ".join(map(repr, sorted(set(dataset.label_names) - set(present))))
+        log.warning("%s: no training example has label %s", dataset.name, never)
     of_splits = {split: part.labels for split, part in dataset.splits.items()}
     if missing := lacking(of_splits, dataset.task, dataset.label_names):
         log.warning("%s: %s", dataset.name, missing)

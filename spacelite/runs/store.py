@@ -729,6 +729,11 @@ def folder_of(cache_dir: Path, name: str) -> Path:
         )
     if not ids:
         raise no_run(cache_dir)
+    if unreadable := [run for run in ids if not _is_readable(runs / run)]:
+        raise SpaceliteError(
+            f"there is no run {name!r} in {runs}, unless it is the name of one that cannot be read "
+            f"({_listed(unreadable, {})}): spacelite runs verify says why"
+        )
     known = [*named.values(), *(run.rpartition("--")[2] for run in ids), *ids]
     if close := difflib.get_close_matches(name, known, n=3):
         raise SpaceliteError(
@@ -736,6 +741,14 @@ def folder_of(cache_dir: Path, name: str) -> Path:
             "runs list shows all)"
         )
     raise SpaceliteError(f"there is no run {name!r} in {runs}, which holds {_listed(ids, named)}")
+
+
+def _is_readable(folder: Path) -> bool:
+    try:
+        load(folder)
+    except SpaceliteError:
+        return False
+    return True
 
 
 def _require_no_export(folder: Path) -> None:

@@ -256,11 +256,14 @@ class CrossValidation:
             verb = "is ahead of" if ahead else "is behind"
             chance = ", which may be chance"
         which = "the best head" if len(self.systems) > 2 else "the head"
+        by_how_much = f", by {metric.amount(by.value)}{metric.of_amount}{chance}"
+        if not difference.value:
+            verb, by_how_much = "is on average as good as", ""
         sentences.append(
             f"{self.name_of(trained[0])}, {which}, {verb} the best baseline, "
-            f"{self.name_of(baseline)}, by {metric.amount(by.value)}"
-            f"{metric.of_amount}{chance} (95% interval {low} to {high}, {p_value(p)}; corrected "
-            "resampled t-test of Nadeau and Bengio, which allows for the overlap of training sets)."
+            f"{self.name_of(baseline)}{by_how_much} (95% interval {low} to {high}, {p_value(p)}; "
+            "corrected resampled t-test of Nadeau and Bengio, which allows for the overlap of "
+            "training sets)."
         )
         if len(trained) > 1:
             sentences.append(

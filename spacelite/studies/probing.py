@@ -285,7 +285,7 @@ class Sweep:
                 "itself)."
             )
         best = max(self.probes, key=lambda probe: self.of.sign * probe.figure.value)
-        if on_test and best is not choice:
+        if on_test and best.figure.value != choice.figure.value:
             sentences.append(
                 f"Choosing by {self.split} itself would have taken {best.name} and reported "
                 f"{self.of.written(best.figure.value, 3)}, {self._amount(_negative(best.behind))}"

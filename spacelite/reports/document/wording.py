@@ -114,9 +114,10 @@ def baseline_verdict(comparison: Comparison, tests: int) -> str:
             ahead = f"the best of them, {head}, is ahead by"
         finding = f"{ahead} {accuracy}, {f1}, {_insignificant(comparison, tests)}"
     else:
-        where = "behind" if comparison.other.value < 0 else "ahead"
-        same = f"has the same {_name(comparison)}"
-        finding = f"the best of them, {head}, {same} and is {where} by {f1}"
+        finding = f"the best of them, {head}, has the same {_name(comparison)}"
+        if comparison.other.value:
+            where = "behind" if comparison.other.value < 0 else "ahead"
+            finding += f" and is {where} by {f1}"
     return f"No head beats the best baseline, {baseline}: {finding}."
 
 
@@ -137,7 +138,7 @@ def verdict(alike: Sequence[Comparison], tests: int) -> str:
             both = f"The heads of {both}"
         if one.identical:
             return f"{both} predict the same for every example{listed}."
-        if listed:
+        if listed or not one.other.value:
             return f"{both} have the same {_name(one)}{listed}."
         return f"{both} have the same {_name(one)}; {ahead} is ahead by {f1}."
     if of_heads:
