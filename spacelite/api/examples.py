@@ -3,20 +3,13 @@ for torch's loaders."""
 
 from __future__ import annotations
 
-import os
-import zlib
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from io import FileIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from spacelite.cache import texts as cached_texts
-from spacelite.cache.dtypes import StoredType, stored_type
-from spacelite.cache.split import damage
 from spacelite.cache.store import Cache
 from spacelite.data.splits import Text
 from spacelite.errors import SpaceliteError
@@ -24,13 +17,11 @@ from spacelite.lazy import torch
 from spacelite.types import Array
 
 
-@dataclass(frozen=True, eq=False)
 class Examples:
     """N examples of a split, read from the cache when they are asked for: what a `DataLoader`
     takes, with any number of workers, with `collate_fn=Examples.collate`.
 
-    It can be pickled, and read in several threads and after a fork: each process opens the file for
-    itself.
+    It can be pickled, and read in several threads and after a fork: the file is read at offsets.
 
     Attributes:
         path: The cache.
@@ -41,34 +32,18 @@ class Examples:
         width: The width d of a hidden state.
     """
 
-    path: Path
-    split: str
-    label_names: list[str]
-    labels: Array
-    offsets: Array
-    width: int
-    _dtype: str
-    # Of each file: its path, the first example in it, and where in it the hidden states begin.
-    _files: tuple[tuple[Path, int, int], ...]
-    _crc32: Array  # of each example's bytes, (N,) uint32
-    _open: dict[tuple[int, Path], FileIO] = field(default_factory=dict)  # of each process
-
-    @classmethod
-    def of(cls, path: Path, split: str) -> Examples:
-        """The examples of a split. Raises SpaceliteError if there is no such split, or the cache is
-        not finished."""
-        with Cache(path) as cache:
-            if split not in cache.splits:
-                raise SpaceliteError(
-                    f"{cache.name} has no split {split!r}: choose from {', '.join(cache.splits)}"
-                )
-            cache.require_complete()
-            cached = cache.splits[split]
-            tokens = cached.datasets["tokens"]
-            return cls(
-                path, split, cache.label_names, cached.labels, cached.offsets, cached.width,
-                cache.spec.dtype, tokens.files, tokens.crc32,
-            )  # fmt: skip
+    def __init__(self, path: Path, split: str) -> None:
+        """Raises SpaceliteError if there is no such split, or the cache is not finished."""
+        self.path, self.split = path, split
+        self._cache = cache = Cache(path)
+        if split not in cache.splits:
+            raise SpaceliteError(
+                f"{cache.name} has no split {split!r}: choose from {', '.join(cache.splits)}"
+            )
+        cache.require_complete()
+        self._split = of_cache = cache.splits[split]
+        self.label_names, self.labels = cache.label_names, of_cache.labels
+        self.offsets, self.width = of_cache.offsets, of_cache.width
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -76,15 +51,14 @@ class Examples:
     def __repr__(self) -> str:
         return f"<{len(self):,} examples of {self.split} in {self.path.stem}>"
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_open": {}}
+    def __reduce__(self) -> tuple[type[Examples], tuple[Path, str]]:
+        return Examples, (self.path, self.split)
 
     @property
     def texts(self) -> list[Text]:
         """The texts, N, or pairs of them, (first, second) each. Raises SpaceliteError if an older
         version wrote the cache without them."""
-        with Cache(self.path) as cache:
-            texts = cached_texts.read(cache, self.split)
+        texts = cached_texts.read(self._cache, self.split)
         if texts is None:
             raise SpaceliteError(
                 f"{self.path.stem} was written without its texts: run its embed command again, "
@@ -95,23 +69,14 @@ class Examples:
     @property
     def token_ids(self) -> Array:
         """The token ids of all examples end to end, (T,) int32."""
-        with Cache(self.path) as cache:
-            return cache.splits[self.split].read_token_ids()
+        return self._split.read_token_ids()
 
     def tokens(self, example: int) -> Array:
         """The hidden states of an example, (n, d) float32. Raises SpaceliteError if they are
         damaged, and IndexError if there is no such example."""
         number = range(len(self))[example]
-        stored, (low, high) = self._stored, self.offsets[number : number + 2].tolist()
-        row_bytes = stored.row_bytes(self.width)
-        at = bisect_right(self._files, number, key=lambda file: file[1]) - 1
-        path, first, start = self._files[at]
-        offset = start + (low - int(self.offsets[first])) * row_bytes
-        content = os.pread(self._file(path), (high - low) * row_bytes, offset)
-        if zlib.crc32(content) != self._crc32[number]:
-            raise damage(self.path.stem, self.split, number)
-        rows = np.frombuffer(content, stored.numpy).reshape(high - low, -1)
-        return stored.decode(rows)
+        stored = self._split.datasets["tokens"].read(number, number + 1)
+        return self._split.stored.decode(stored)
 
     def __getitem__(self, example: int) -> tuple[Array, Any]:
         """The hidden states of an example, (n, d) float32, and its label: a class index, or (C,) of
@@ -124,10 +89,7 @@ class Examples:
     def to_numpy(self) -> tuple[Array, Array, Array]:
         """All hidden states end to end, (T, d) float32, the offsets of examples, (N + 1,), and the
         labels."""
-        hidden = np.empty((int(self.offsets[-1]), self.width), np.float32)
-        for example, (low, high) in enumerate(zip(self.offsets, self.offsets[1:], strict=False)):
-            hidden[low:high] = self.tokens(example)
-        return hidden, self.offsets, self.labels
+        return self._split.read_hidden(0, len(self)), self.offsets, self.labels
 
     def to_torch(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """As `to_numpy`, in tensors."""
@@ -143,14 +105,3 @@ class Examples:
         hidden = torch.from_numpy(np.concatenate([tokens for tokens, _ in batch]))
         lengths = torch.tensor([len(tokens) for tokens, _ in batch])
         return hidden, lengths, torch.from_numpy(np.stack([label for _, label in batch]))
-
-    @property
-    def _stored(self) -> StoredType:
-        return stored_type(self._dtype)
-
-    def _file(self, path: Path) -> int:
-        """A file as this process opened it, which is read at an offset without moving it."""
-        key = os.getpid(), path
-        if key not in self._open:
-            self._open[key] = path.open("rb", buffering=0)
-        return self._open[key].fileno()

@@ -154,7 +154,7 @@ class EmbeddedDataset:
     def __getitem__(self, split: str) -> Examples:
         """The examples of a split, `train`, `validation` or `test`. Raises SpaceliteError if there
         is no such split."""
-        return Examples.of(self.path, split)
+        return Examples(self.path, split)
 
     def __repr__(self) -> str:
         if not is_cache(self.path):

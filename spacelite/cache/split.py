@@ -121,16 +121,6 @@ class Dataset:
         self._rows: Array = np.arange(len(self.done) + 1) if offsets is None else offsets
         self._row_bytes = place.row_bytes
 
-    @property
-    def files(self) -> tuple[tuple[Path, int, int], ...]:
-        """Of each file that holds values: its path, the first example in it, and where they begin
-        in it."""
-        files, first = [], 0
-        for file in self._file.of_split(self.split):
-            files.append((file.path, first, file.locate(self._values, 0)[1]))
-            first += file.places[f"{self.split}/done"].shape[0]
-        return tuple(files)
-
     def place(self, example: int) -> tuple[Path, int, int]:
         """The file of an example's values, where they begin in it, and their number of bytes."""
         low, high = self._rows[example : example + 2].tolist()
