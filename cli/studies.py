@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.text import Text
 
 import spacelite
 from spacelite.data import writers
-from spacelite.document import Chart, decimals
+from spacelite.document import decimals
 from spacelite.visible import visible, visible_name
 
 from . import console
@@ -19,14 +20,6 @@ from .options import CACHE_DIR, comma_list
 
 if TYPE_CHECKING:
     from spacelite.studies.audit import Finding
-
-S = TypeVar(
-    "S",
-    "spacelite.CrossValidated",
-    "spacelite.LabelAudit",
-    "spacelite.LayerSweep",
-    "spacelite.LearningCurve",
-)
 
 
 def cross_validate(
@@ -61,13 +54,7 @@ def cross_validate(
     arguments = locals()
     arguments["head"] = comma_list("--head", head, str)
     others = {"baselines": not no_baselines, **context.obj}
-    study = _study(spacelite.cross_validate, arguments, **others)
-    if as_json:
-        return
-    console.show(study.table())
-    console.out().print("\n".join(study.sentences))
-    if out is not None:
-        console.say(f"predictions written to {out}")
+    _run(spacelite.cross_validate, arguments, **others)
 
 
 def learning_curve(
@@ -115,17 +102,7 @@ def learning_curve(
     if head is not None:
         arguments["head"] = comma_list("--head", head, str)
     others = {"baselines": not no_baselines, **context.obj}
-    study = _study(spacelite.learning_curve, arguments, **others)
-    if plot is not None:
-        study.save_plot(plot)
-    if as_json:
-        return
-    console.show(study.table())
-    _draw(study.chart())
-    console.out().print("\n".join(study.sentences))
-    for path in (out, plot):
-        if path is not None:
-            console.say(f"written to {path}")
+    _run(spacelite.learning_curve, arguments, **others)
 
 
 def _size(text: str) -> int | str:
@@ -155,16 +132,7 @@ def audit(
         out FILE: Write all findings to this csv file.
         backbone: The folder of the backbone, if that was a local folder.
     """
-    study = _study(spacelite.audit, locals())
-    if as_json:
-        return
-    for number, finding in enumerate(study.findings[:top], 1):
-        _print_finding(number, finding)
-    if study.result.pairs:
-        console.show(study.result.groups_table(), ruled=False)
-    console.out().print("\n".join(study.sentences))
-    if out is not None:
-        console.say(f"all written to {out}")
+    _run(spacelite.audit, locals(), show=partial(_show_findings, top=top))
 
 
 def sweep(
@@ -191,44 +159,58 @@ def sweep(
     """
     arguments = locals()
     arguments["over"] = comma_list("over", over, str)
-    study = _study(spacelite.sweep, arguments)
-    if as_json:
-        return
-    for table in study.tables():
-        console.say(table.caption, style="dim")
-        console.show(table)
-    chart = study.chart()
-    if chart is not None:
-        _draw(chart)
-    console.out().print("\n".join(study.sentences))
-    if out is not None:
-        console.say(f"written to {out}")
+    _run(spacelite.sweep, arguments)
 
 
-def _draw(chart: Chart) -> None:
-    """Print a chart in characters, and an empty line."""
+def _show(study: Any) -> None:
+    """Print a study's tables and its chart, in characters."""
     from spacelite.reports.render import plots
 
-    screen = console.out()
+    tables, chart, screen = study.tables(), study.chart(), console.out()
+    for table in tables:
+        if len(tables) > 1:
+            console.say(table.caption, style="dim")
+        console.show(table)
+    if chart is None:
+        return
     width = min(plots.DRAWN_WIDTH, screen.width)
     drawn = plots.in_characters(chart, width=width, plain=screen.options.ascii_only)
     screen.print(drawn, soft_wrap=True)
     screen.print()
 
 
-def _study(function: Callable[..., S], arguments: dict[str, Any], **others: Any) -> S:
-    """The result of a study with a command's arguments, saved and printed as these ask for."""
+def _run(
+    function: Callable[..., Any],
+    arguments: dict[str, Any],
+    show: Callable[[Any], None] = _show,
+    **others: Any,
+) -> None:
+    """Make a study with a command's arguments, and save and print it as these ask for."""
     from spacelite.api.studies import CSV
 
-    out: Path | None = arguments["out"]
+    out, plot = arguments["out"], arguments.get("plot")
     if out is not None:
         writers.check(out, suffixes=CSV)  # before the work
     study = console.call(function, arguments, **others)
     if out is not None:
         study.save(out)
+    if plot is not None:
+        study.save_plot(plot)
     if arguments["as_json"]:
         console.print_json(study.as_json())
-    return study
+        return
+    show(study)
+    console.out().print("\n".join(study.sentences))
+    for path in filter(None, (out, plot)):
+        console.say(f"written to {path}")
+
+
+def _show_findings(study: spacelite.LabelAudit, top: int) -> None:
+    """Print the first findings of an audit, and what is nearly the same."""
+    for number, finding in enumerate(study.findings[:top], 1):
+        _print_finding(number, finding)
+    if study.result.pairs:
+        console.show(study.result.groups_table(), ruled=False)
 
 
 def _print_finding(number: int, finding: Finding) -> None:

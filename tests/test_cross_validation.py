@@ -292,7 +292,7 @@ def test_the_command_writes_predictions(cache, tmp_path):
                "--cache-dir", str(tmp_path), "--out"]  # fmt: skip
     done = invoke(*command, out)
     assert done.exit_code == 0, done.output
-    assert f"predictions written to {out}" in done.stdout
+    assert f"written to {out}" in done.stdout
     header, *lines = out.read_text().splitlines()
     assert header == (
         "index,file,row,label,fold,logreg (first) predicted,logreg (first) probability_0,"

@@ -42,14 +42,12 @@ log = logging.getLogger(__name__)
 CSV = (".csv",)  # what studies are saved as
 
 
+@dataclass(frozen=True, eq=False, repr=False)
 class _Study:
     """How the result of a study is shown and saved."""
 
     result: Any
-    _gap = "\n\n"  # between tables and sentences
-
-    def _tables(self) -> list[Table]:
-        return [self.result.table()]
+    cache: EmbeddedDataset
 
     def _csv_rows(self) -> list[Sequence[Any]]:
         rows: list[Sequence[Any]] = self.result.csv_rows()
@@ -98,9 +96,19 @@ class _Study:
     def _label_names(self) -> Sequence[str]:
         return ()
 
+    def as_json(self) -> dict[str, Any]:
+        """The figures as the command prints them with `--json`."""
+        return {"cache": self.cache.name, **self.result.as_json(), "sentences": self.sentences}
+
+    def tables(self) -> list[Table]:
+        """The tables as they are printed."""
+        tables: list[Table] = self.result.tables()
+        return tables
+
     def chart(self) -> Chart | None:
         """What is drawn, if anything."""
-        return None
+        chart: Chart | None = self.result.chart()
+        return chart
 
     @property
     def sentences(self) -> list[str]:
@@ -109,11 +117,13 @@ class _Study:
         return sentences
 
     def __str__(self) -> str:
-        tables = map(markup.Plain().columns, self._tables())
-        return self._gap.join([*tables, "\n".join(self.sentences)])
+        chart = self.chart()
+        drawn = [] if chart is None else [plots.in_characters(chart)]
+        tables = map(markup.Plain().columns, self.tables())
+        return "\n\n".join([*tables, *drawn, "\n".join(self.sentences)])
 
     def _repr_html_(self) -> str:
-        chart, rest = self.chart(), markup.fragment([*self._tables(), Bullets(self.sentences)])
+        chart, rest = self.chart(), markup.fragment([*self.tables(), Bullets(self.sentences)])
         if chart is None:
             return rest
         drawn = plots.learning_curve(chart, "svg").decode()
@@ -139,7 +149,6 @@ class _Comparison(_Study):
         return {name: system.figures[metric] for name, system in systems.items()}
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class CrossValidated(_Comparison):
     """What a cross-validation found.
 
@@ -149,8 +158,6 @@ class CrossValidated(_Comparison):
     """
 
     result: CrossValidation
-    cache: EmbeddedDataset
-    _gap = "\n"
 
     def probabilities(self) -> dict[str, Array]:
         """Each head's probabilities for the training examples, by the heads that did not see them,
@@ -168,10 +175,6 @@ class CrossValidated(_Comparison):
     def _label_names(self) -> Sequence[str]:
         with self.cache.open() as cache:
             return cache.label_names
-
-    def as_json(self) -> dict[str, Any]:
-        """The figures as `cv --json` prints them."""
-        return {"cache": self.cache.name, **self.result.as_json()}
 
     def __repr__(self) -> str:
         result = self.result
@@ -326,7 +329,6 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class LearningCurve(_Comparison):
     """How good heads are by number of training examples, and what more labels would be worth.
 
@@ -336,16 +338,11 @@ class LearningCurve(_Comparison):
     """
 
     result: Curve
-    cache: EmbeddedDataset
 
     @property
     def sizes(self) -> list[int]:
         """The numbers of training examples, in ascending order."""
         return self.result.sizes
-
-    def chart(self) -> Chart:
-        """What is drawn."""
-        return self.result.chart()
 
     @checked()
     def save_plot(self, path: str | Path) -> Path:
@@ -353,15 +350,6 @@ class LearningCurve(_Comparison):
         if it cannot be written."""
         forms.save_drawing(self.result, Path(path))
         return Path(path)
-
-    def as_json(self) -> dict[str, Any]:
-        """The figures as `curve --json` prints them."""
-        of_result = self.result.as_json()
-        return {"cache": self.cache.name, **of_result, "sentences": self.sentences}
-
-    def __str__(self) -> str:
-        drawn = plots.in_characters(self.chart())
-        return "\n\n".join([markup.Plain().columns(self.table()), drawn, "\n".join(self.sentences)])
 
     def __repr__(self) -> str:
         sizes = f"{self.sizes[0]:,} to {self.sizes[-1]:,}"
@@ -498,6 +486,7 @@ class LabelAudit(_Study):
 
     Attributes:
         result: The findings.
+        cache: The cache.
         labels: The names of labels 0 to C-1.
     """
 
@@ -511,14 +500,6 @@ class LabelAudit(_Study):
     def findings(self) -> list[Finding]:
         """The examples whose label is probably wrong, most probably wrong first."""
         return self.result.findings
-
-    def as_json(self) -> dict[str, Any]:
-        """The audit as `audit --json` prints it."""
-        return self.result.as_json()
-
-    def _tables(self) -> list[Table]:
-        groups = [self.result.groups_table()] if self.result.pairs else []
-        return [self.result.findings_table(), *groups]
 
     def __repr__(self) -> str:
         result = self.result
@@ -582,10 +563,9 @@ def audit(
         )  # fmt: skip
         answers.keep(cache.cache_dir, opened, "audit", result.as_json())
         labels = tuple(opened.label_names)
-    return LabelAudit(result, labels)
+    return LabelAudit(result, cache, labels)
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class LayerSweep(_Study):
     """Which layer and which pooling a linear probe should read.
 
@@ -595,7 +575,6 @@ class LayerSweep(_Study):
     """
 
     result: Sweep
-    cache: EmbeddedDataset
 
     @property
     def choice(self) -> Probe:
@@ -606,21 +585,6 @@ class LayerSweep(_Study):
     def probes(self) -> list[Probe]:
         """All probes, in the order of layers."""
         return self.result.probes
-
-    def tables(self) -> list[Table]:
-        """The tables as they are printed."""
-        return self.result.tables()
-
-    def chart(self) -> Chart | None:
-        """What is drawn: the metric by layer; None if there are not several layers."""
-        return self.result.chart()
-
-    def as_json(self) -> dict[str, Any]:
-        """The figures as `sweep --json` prints them."""
-        return {"cache": self.cache.name, **self.result.as_json(), "sentences": self.sentences}
-
-    def _tables(self) -> list[Table]:
-        return self.tables()
 
     def __repr__(self) -> str:
         return f"<sweep of {len(self.probes)} probes: {self.choice.name}>"

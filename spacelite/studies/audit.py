@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,13 +19,14 @@ from spacelite.cache.spec import Encoding
 from spacelite.cache.store import Cache
 from spacelite.data.splits import Source, joined
 from spacelite.data.writers import rounded
-from spacelite.document import Block, Bullets, Heading, Line, Table, decimals
+from spacelite.document import Line, Table, decimals
 from spacelite.errors import SpaceliteError
 from spacelite.heads import HeadConfig
 from spacelite.heads.base import Parameters, Tokens
 from spacelite.progress import OnProgress
 from spacelite.runs.record import read, read_fields
 from spacelite.studies.cross_validation import divide, weights_outside
+from spacelite.studies.study import Study
 from spacelite.tasks import SINGLE_LABEL
 from spacelite.types import Array
 
@@ -71,8 +72,10 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Audit:
+class Audit(Study):
     """The result of an audit, most probably wrong labels first."""
+
+    title = "Labels that are probably wrong"
 
     head: HeadConfig
     folds: int
@@ -139,8 +142,9 @@ class Audit:
 
     # For readers.
 
-    def findings_table(self, most: int = MOST_FINDINGS) -> Table:
-        """A line for each of the first findings."""
+    def tables(self) -> list[Table]:
+        """The first findings, and what is nearly the same."""
+        groups = [self.groups_table()] if self.pairs else []
         lines = [
             Line.of(
                 finding.where,
@@ -150,10 +154,15 @@ class Audit:
                 ", ".join(finding.words),
                 " ".join(finding.text.split()),
             )
-            for finding in self.findings[:most]
+            for finding in self.findings[:MOST_FINDINGS]
         ]
+        if not lines:
+            return groups
+        count = len(self.findings)
+        first = f"The first {MOST_FINDINGS} of {count:,}, by" if count > MOST_FINDINGS else "By"
+        caption = f"{first} how much more probable the suggested label is than the given one"
         columns = ["Example", "Label", "Suggested", "Prob.", "Words", "Text"]
-        return Table("Labels that are probably wrong", columns, lines, "audit")
+        return [Table(caption, columns, lines, "audit"), *groups]
 
     def groups_table(self) -> Table:
         """The first groups of near-duplicates, a line for each of the first members."""
@@ -187,18 +196,6 @@ class Audit:
                 "have different labels."
             )
         return sentences
-
-    def report_blocks(self, origin: str, number: str) -> list[Block]:
-        """The part of a report; `origin` is a sentence that says where the findings come from."""
-        blocks: list[Block] = [Heading(2, "Labels that are probably wrong")]
-        if self.findings:
-            count = len(self.findings)
-            first = f"The first {MOST_FINDINGS} of {count:,}, by" if count > MOST_FINDINGS else "By"
-            caption = f"{first} how much more probable the suggested label is than the given one"
-            blocks.append(replace(self.findings_table(), caption=caption))
-        if self.pairs:
-            blocks.append(self.groups_table())
-        return [*blocks, Bullets([origin, *self.sentences])]
 
 
 class Suspect(NamedTuple):

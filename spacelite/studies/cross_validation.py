@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,10 +21,7 @@ from spacelite.cache.store import Cache
 from spacelite.data.writers import rounded
 from spacelite.document import (
     SIGNIFICANT,
-    Block,
-    Bullets,
     Cell,
-    Heading,
     Line,
     Table,
     p_value,
@@ -37,6 +34,7 @@ from spacelite.metrics.significance import Difference, resampled
 from spacelite.progress import OnProgress
 from spacelite.runs.record import read_fields
 from spacelite.settings import LARGEST_SEED, require, whole_number
+from spacelite.studies.study import Study
 from spacelite.tasks import Task, scored_by
 from spacelite.types import Array
 
@@ -71,8 +69,10 @@ class HeadScores:
 
 
 @dataclass(frozen=True)
-class CrossValidation:
+class CrossValidation(Study):
     """The result of a cross-validation, the best system first."""
+
+    title = "Cross-validation"
 
     folds: int
     repeats: int
@@ -224,7 +224,12 @@ class CrossValidation:
             what = "Points more than" if headline.in_points else f"{headline.short} minus that of"
             more = [f"{what} {self.name_of(baseline)}"]
         headings = ["System", *(task.metrics[metric].short for metric in task.in_studies), *more]
-        return Table("Cross-validation", headings, lines, "cross-validation")
+        caption = "Figures on held-out folds, mean ± standard deviation"
+        return Table(caption, headings, lines, "cross-validation")
+
+    def tables(self) -> list[Table]:
+        """The one table."""
+        return [self.table()]
 
     @property
     def sentences(self) -> list[str]:
@@ -271,15 +276,6 @@ class CrossValidation:
                 "therefore slightly too good."
             )
         return sentences
-
-    def report_blocks(self, origin: str, number: str) -> list[Block]:
-        """The part of a report; `origin` is a sentence that says where the figures come from."""
-        caption = "Figures on held-out folds, mean ± standard deviation"
-        return [
-            Heading(2, "Cross-validation"),
-            replace(self.table(), caption=caption),
-            Bullets([origin, *self.sentences]),
-        ]
 
 
 def divide(

@@ -22,13 +22,9 @@ from spacelite.cache.split import CachedSplit, TokenRows, offsets_of, spans, tok
 from spacelite.cache.store import Cache
 from spacelite.data.writers import rounded
 from spacelite.document import (
-    Block,
-    Bullets,
     Cell,
     Chart,
-    Heading,
     Line,
-    Plot,
     Series,
     Table,
     p_value,
@@ -41,6 +37,7 @@ from spacelite.metrics.power_law import FEWEST_SIZES, Extrapolation
 from spacelite.metrics.scores import Metric
 from spacelite.progress import OnProgress
 from spacelite.runs.record import read_fields
+from spacelite.studies.study import Study
 from spacelite.tasks import Task, known_metrics
 from spacelite.types import Array
 
@@ -89,8 +86,10 @@ class HeadCurve:
 
 
 @dataclass(frozen=True, eq=False)
-class Curve:
+class Curve(Study):
     """A learning curve, by `sizes` in ascending order; the best head at the largest size first."""
+
+    title = "What more labels would be worth"
 
     sizes: list[int]
     seeds: list[int]
@@ -246,6 +245,10 @@ class Curve:
         caption = f"{self.of.heading} on validation by number of training examples"
         return Table(caption, ["Examples", *self.named], lines, "learning-curve")
 
+    def tables(self) -> list[Table]:
+        """The one table."""
+        return [self.table()]
+
     def chart(self) -> Chart:
         """What is drawn: the systems' figures, and the power law of the head that the sentences are
         about."""
@@ -369,17 +372,6 @@ class Curve:
                     "extrapolation assumes, is not sure here."
                 ]
         return []
-
-    def report_blocks(self, origin: str, number: str) -> list[Block]:
-        """The part of a report; `origin` is a sentence that says where the figures come from,
-        `number` that of the part, which is in the plot's name."""
-        chart = self.chart()
-        return [
-            Heading(2, "What more labels would be worth"),
-            Plot("learning-curve", f"learning-curve-{number}", chart.text, chart),
-            self.table(),
-            Bullets([origin, *self.sentences]),
-        ]
 
 
 def followed(law: Extrapolation | None) -> TypeGuard[Extrapolation]:

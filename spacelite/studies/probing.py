@@ -31,13 +31,9 @@ from spacelite.cache.split import CachedSplit, TokenRows
 from spacelite.cache.store import Cache
 from spacelite.data.writers import rounded
 from spacelite.document import (
-    Block,
-    Bullets,
     Cell,
     Chart,
-    Heading,
     Line,
-    Plot,
     Series,
     Table,
 )
@@ -50,6 +46,7 @@ from spacelite.progress import OnProgress
 from spacelite.runs.record import read_fields
 from spacelite.settings import LARGEST_SEED, choose_from, require, whole_number
 from spacelite.studies.learning_curve import curve_metric, figure, left_out
+from spacelite.studies.study import Study
 from spacelite.tasks import Task, known_metrics
 from spacelite.training import plan
 from spacelite.types import Array
@@ -106,9 +103,11 @@ class Probe:
 
 
 @dataclass(frozen=True)
-class Sweep:
+class Sweep(Study):
     """Probes that differ in what they read, in the order of layers, and the one that was chosen on
     validation."""
+
+    title = "What a probe should read"
 
     metric: str
     split: str  # that was read after the choice; validation itself if there is no test
@@ -339,15 +338,6 @@ class Sweep:
         """`1.2 (−0.4 to 2.8)`, in points or in the unit of the labels."""
         value, low, high = map(self.of.amount, astuple(difference))
         return value if math.isnan(difference.low) else f"{value} ({low} to {high})"
-
-    def report_blocks(self, origin: str, number: str) -> list[Block]:
-        """The part of a report; `origin` is a sentence that says where the figures come from,
-        `number` that of the part, which is in the plot's name."""
-        blocks: list[Block] = [Heading(2, "What a probe should read")]
-        chart = self.chart()
-        if chart is not None:
-            blocks.append(Plot("layers", f"layers-{number}", chart.text, chart))
-        return [*blocks, *self.tables(), Bullets([origin, *self.sentences])]
 
 
 def _are(count: int) -> str:
