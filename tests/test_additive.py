@@ -239,6 +239,19 @@ def test_a_class_without_training_examples_is_never_predicted():
     assert np.isfinite(logits).all() and set(logits.argmax(axis=1)) == {0, 2}
 
 
+def test_a_label_of_one_example_is_not_turned_upside_down():
+    random = np.random.RandomState(0)
+    vectors = random.normal(size=(120, 6)).astype(np.float32)
+    labels = np.where(vectors[:, 0] > 0, 1, 0).astype(np.int64)
+    labels[7], vectors[7, 1:] = 2, 3
+    found = heads.kind("additive").fit(
+        heads.config("additive", blocks="mean"), Given(labels, vectors),
+        Objective(SINGLE_LABEL, 3), "none",
+    )  # fmt: skip
+    weight, bias = (found.parameters[n].numpy() for n in ("mean.weight", "classifier.bias"))
+    assert ((vectors @ weight.T + bias) @ [-0.5, -0.5, 1]).argmax() == 7
+
+
 @pytest.mark.parametrize("count", [1, 3, 9, 12])
 def test_few_examples(count):
     rows = random_rows(count, 0)
@@ -432,8 +445,9 @@ def test_blocks_are_put_in_one_order(place):
 def test_wrong_blocks_are_refused(blocks, place):
     with Cache(next((place / "embeddings").glob("*.h5"))) as cache:
         message = refusal(fitted, place, cache, heads.config("additive", blocks=blocks))
+    shown = "''" if blocks == "" else blocks
     assert message == (
-        f"blocks={blocks}: give layers, mean, ngrams, space or attention, or several as in "
+        f"blocks={shown}: give layers, mean, ngrams, space or attention, or several as in "
         "layers+ngrams"
     )
 

@@ -115,6 +115,16 @@ class Problems:
         return cls(each, classes, class_weights, train.weights)
 
     @property
+    def only(self) -> Array:
+        """Whether an example is the only one of a label, (N,) bool."""
+        only = np.zeros(len(self.sample), bool)
+        for problem in self.each:
+            if not problem.is_regression:
+                _, label = np.unique(problem.targets, return_inverse=True)
+                only |= (np.bincount(label, self.sample > 0) == 1)[label] & (self.sample > 0)
+        return only
+
+    @property
     def targets(self) -> Array:
         """The targets of all problems, (N, P)."""
         return np.stack([problem.targets for problem in self.each], axis=1)
@@ -251,9 +261,11 @@ def cross_fit(
         optimise(whole, among[middle], CLOSELY)
         weight, bias = problems.joined(whole)
         return CrossFit(weight, bias, among[middle], features.times(weight.T) + bias)
-    fold = folds(targets, FOLDS)
+    # The only example of a label is never left out: a fit without it would learn that its label
+    # does not occur, and what is stacked on that, to trust the opposite.
+    fold, only = folds(targets, FOLDS), problems.only
     parts = [
-        problems.fits(features, targets, weights * (fold != number), scales)
+        problems.fits(features, targets, weights * (only | (fold != number)), scales)
         for number in range(FOLDS)
     ]
 
