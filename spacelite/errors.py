@@ -35,7 +35,7 @@ class SpaceliteError(Exception):
             message = out_of_memory(handled)
         self.arguments = tuple(arguments)
         for name in self.arguments:  # an empty string is shown as one
-            message = re.sub(rf"(?<![\w./-]){name}=(?=[ :,])", f"{name}=''", message)
+            message = re.sub(rf"(?<![\w./-]){name}=(?=[ :])", f"{name}=''", message)
         # A path or name in the message may contain anything, even a line break.
         super().__init__(visible_name(message.strip()))
 

@@ -262,8 +262,6 @@ def choose_from(value: Any, names: Iterable[str]) -> str:
     """What to do about a value that is none of these names, and which one it may be meant as."""
     names = list(names)
     meant = suggestion(value, names) if isinstance(value, str) else None
-    if len(names) == 1:
-        return f"the only choice is {names[0]}"
     return f"choose from {', '.join(names)}" + (f" (did you mean {meant}?)" if meant else "")
 
 

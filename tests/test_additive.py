@@ -474,7 +474,7 @@ def test_settings_without_an_effect_make_no_other_head():
 
 def test_wrong_presets_are_refused(place):
     for arguments, said in (
-        (["--preset", "worst"], "--preset worst: the only choice is best"),
+        (["--preset", "worst"], "--preset worst: choose from best"),
         (["--preset", "best", "--head", "space"], "--head space: --preset best chooses"),
         (["--preset", "best", "--blocks", "mean"], "--blocks mean: --preset best chooses"),
         (["--preset", "best", "--epochs", "5"], "--epochs 5: --preset best chooses"),

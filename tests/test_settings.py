@@ -59,7 +59,7 @@ def test_seeds_are_a_number_of_them_or_a_list(given, seeds):
     ("given", "said"),
     [
         ("1,x", "seeds=1,x: 'x' is not a whole number; give a number of seeds, 1 to 10,000, or"),
-        ("", "seeds=: '' is not a whole number"),
+        ("", "seeds='': '' is not a whole number"),
         (",", "seeds=,: '' is not a whole number"),
         ("1,,2", "seeds=1,,2: '' is not a whole number"),
         ("1.5", "seeds=1.5: '1.5' is not a whole number"),
@@ -70,7 +70,7 @@ def test_seeds_are_a_number_of_them_or_a_list(given, seeds):
         (True, "seeds=True: give a number of seeds"),
         (2.0, "seeds=2.0: give a number of seeds"),
         (None, "seeds=None: give a number of seeds"),
-        ([], "seeds=: the list is empty; give a number of seeds"),
+        ([], "seeds=[]: the list is empty; give a number of seeds"),
         ([0, True], "seeds=0,True: True is not a whole number"),
         ([0, 1.5], "seeds=0,1.5: 1.5 is not a whole number"),
         ([[0]], "seeds=[0]: [0] is not a whole number"),

@@ -550,7 +550,7 @@ def about_commands(record: RunRecord) -> str:
         return "Its settings, as options of the command (CACHE is the cache of the import):"
     return (
         "Its settings, as options of the commands (CACHE is the cache that the first one writes). "
-        "How the data were read is not recorded in full: options such as --limit, columns, "
+        "How the data were read is not recorded in full: options such as limit, columns, "
         "fractions and separators have to be the same as then. Local folders and files stand here "
         "by their names:"
     )

@@ -537,5 +537,5 @@ def _is_whole(value: Any) -> bool:
 
 
 def _bad_seeds(seeds: object, problem: str) -> SpaceliteError:
-    shown = ",".join(map(str, seeds)) if isinstance(seeds, list) else seeds
+    shown = ",".join(map(str, seeds)) if seeds and isinstance(seeds, list) else seeds
     return SpaceliteError(f"seeds={shown}: {problem}", ["seeds"])
