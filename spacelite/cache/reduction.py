@@ -75,8 +75,12 @@ class Reduction:
 
     def on(self, device: str) -> Callable[[torch.Tensor], torch.Tensor]:
         """What hidden states (..., d) float32 on a device become there, (..., K) float32."""
-        mean, axes = (torch.from_numpy(array).to(device) for array in (self.mean, self.axes))
-        return lambda hidden: (hidden - mean) @ axes.T
+        # Sums in float32 depend on how many texts a processor multiplies at once, and a run that is
+        # continued would write other bytes.
+        exact = torch.float64 if torch.device(device).type == "cpu" else torch.float32
+        arrays = (self.mean, self.axes)
+        mean, axes = (torch.from_numpy(array).to(device, exact) for array in arrays)
+        return lambda hidden: ((hidden.to(exact) - mean) @ axes.T).to(hidden.dtype)
 
     @property
     def words(self) -> str:
